@@ -1,0 +1,93 @@
+# Every target works on a fresh clone: each installs what it needs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Turnout needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## Make .venv and install Turnout with everything needed to work on it
+
+.PHONY: demo
+demo: $(STAMP) ## Serve handwritten digits in three versions, load them, show what happened, stop
+	$(BIN)/python clients/examples/digits_demo.py
+
+.PHONY: serve
+serve: $(STAMP) ## Serve models/repository on port 8001 until Ctrl-C, and print commands to try
+	$(BIN)/python clients/examples/digits_demo.py --serve
+
+.PHONY: test
+test: $(STAMP) ## Run the tests that need pip packages only (pytest)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-gpu
+test-gpu: ## Run the tests that need an NVIDIA GPU, in an environment of their own; no other target collects them
+	test -e .venv-gpu/.installed || { $(PYTHON) -m venv .venv-gpu && \
+	  .venv-gpu/bin/python -m pip install --quiet -c constraints.txt -e '.[server-gpu,test]' && touch .venv-gpu/.installed; }
+	.venv-gpu/bin/python -m pytest -o addopts= --import-mode=importlib tests/gpu
+
+.PHONY: check
+check: lint types proto-check test coverage bench-smoke ## Everything that CI runs: lint, types, freshness, tests, core coverage
+
+.PHONY: lint
+lint: $(STAMP) ## Style and layers (ruff, import-linter)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+.PHONY: types
+types: $(STAMP) ## Type check (mypy --strict)
+	$(BIN)/mypy
+
+.PHONY: proto
+proto: $(STAMP) ## Regenerate the committed protobuf code
+	$(BIN)/python proto/generate.py
+
+.PHONY: proto-check
+proto-check: $(STAMP)
+	$(BIN)/python proto/generate.py --check
+
+.PHONY: coverage
+coverage: $(STAMP) ## Branch coverage of the core, which must be 100 %
+	$(BIN)/python -m pytest -q tests/core --cov --cov-report=term-missing:skip-covered
+
+.PHONY: sim
+sim: $(STAMP) ## Simulate the real runtime on virtual time with faults: SEED=… repeats one run, RUNS=… asks for more
+	$(BIN)/python tests/sim/simulate.py --runs $(or $(RUNS),300) $(if $(SEED),--seed $(SEED))
+
+.PHONY: bench
+bench: $(STAMP) ## Measure the server against a bare gRPC echo (about 3 minutes); writes build/bench.json
+	$(BIN)/python loadtests/overhead.py --rounds 9 --seconds 8
+
+.PHONY: bench-quick
+bench-quick: $(STAMP) ## The same in under a minute, with wider intervals
+	$(BIN)/python loadtests/overhead.py --rounds 5 --seconds 2
+
+.PHONY: bench-smoke
+bench-smoke: $(STAMP)
+	$(BIN)/python loadtests/overhead.py --rounds 1 --seconds 0.5
+
+.PHONY: models
+models: $(STAMP) ## Train and export the digits models again (about half a minute)
+	PYTHONPATH=models $(BIN)/python -m zoo.digits
+
+.PHONY: constraints
+constraints: $(STAMP) ## Write down the installed versions as constraints.txt
+	@{ head -n 2 constraints.txt; { $(BIN)/python -m pip freeze --exclude-editable; grep '^onnxruntime-gpu==' constraints.txt; } | LC_ALL=C sort -f; } > constraints.new
+	@mv constraints.new constraints.txt
+
+.PHONY: clean
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) .venv-gpu build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

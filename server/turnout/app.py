@@ -1,0 +1,237 @@
+"""The composition root: builds every part, starts them in order, and stops them in the reverse one.
+
+    start   repository -> backend -> slots loaded, warmed, routed -> port open, READY
+    stop    not ready, still serving (drain delay) -> no new calls, those under way finish (grace) -> slots unload
+
+The only module that knows concrete classes (invariant 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from turnout import __version__
+from turnout.backends.onnx import OnnxBackend, OnnxOptions
+from turnout.backends.threads import ThreadExecutors, offload
+from turnout.config import Config
+from turnout.core.errors import LoadError
+from turnout.core.model import Placement
+from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.dispatcher import Dispatcher
+from turnout.runtime.fleet import Fleet
+from turnout.runtime.opening import Opener
+from turnout.store import ModelLimits, Repository
+from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.transport.catalogue import Catalogue
+from turnout.transport.codec import DecodeLimits
+from turnout.transport.health import Health
+from turnout.transport.inference import InferenceHandlers
+from turnout.transport.server import ChannelLimits, GrpcServer, PortInUse
+
+# A message is its tensors and a header; where a tensor's size is open, this is what a message may have.
+_HEADER_BYTES_MAX = 1 << 20
+_OPEN_BYTES_MAX = 64 << 20
+_MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
+_UNLOAD_S_SECOND = 0.2
+_UNLOAD_S_MAX = 1.0  # after the last call has ended, or its grace has passed
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a server serves, for those who announce it."""
+
+    config: Config
+    fleet: Fleet
+    port: int
+    message_bytes_max: int
+
+
+async def serve(config: Config, announce: Callable[[Started], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `announce` is called once, when requests are taken.
+
+    Raises:
+        StartError: a port in use, a GPU that is not there, a repository that is not there or has no usable model.
+    """
+    start_logging(config.log_level, config.log_format)
+    observer = LogObserver()
+    stop = _stop_signals(config.drain_delay_s)
+    _refuse_used_port(config)
+    fleet = await _unless_stopped(_open(config, observer), stop)
+    if fleet is None:
+        observer.event("stopped before it was ready")
+        return
+    limit = config.message_bytes_max or message_bytes_max(fleet)
+    server = _server(config, fleet, observer, limit)
+    try:
+        port = await server.start(config.host, config.grpc_port)
+    except PortInUse as error:
+        raise StartError(str(error)) from None
+    announce(Started(config, fleet, port, limit))
+    observer.event("serving", port=port, models=[model.name for model in fleet])
+    await _drain(server, stop, config, observer)
+    await _unload(fleet, stop, observer)
+    observer.event("stopped")
+
+
+async def _unless_stopped(opening: Coroutine[Any, Any, Fleet], stop: _StopSignals) -> Fleet | None:
+    """The opened fleet; None when a signal comes first. What loads then goes on in its thread, and ends with us."""
+    opened = asyncio.ensure_future(opening)
+    stopped = asyncio.ensure_future(stop.first())
+    await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (opened, stopped):
+        if not task.done():
+            task.cancel()
+    return await opened if opened.done() and not opened.cancelled() else None
+
+
+def message_bytes_max(fleet: Fleet) -> int:
+    """The largest request message that any model here can take, in bytes; within gRPC's own bounds."""
+    largest = _MESSAGE_BYTES_MIN
+    for model in fleet:
+        for slot in model.ready_slots():
+            if slot.cargo is not None:
+                tensors = slot.cargo.spec.signature.request_bytes_max()
+                largest = max(largest, (_OPEN_BYTES_MAX if tensors is None else tensors) + _HEADER_BYTES_MAX)
+    return min(largest, 2**31 - 1)
+
+
+async def _open(config: Config, observer: LogObserver) -> Fleet:
+    loop = asyncio.get_running_loop()
+    backend = OnnxBackend(
+        OnnxOptions(Placement.parse(config.provider), config.intra_op_threads, config.inter_op_threads)
+    )
+    try:
+        await offload(backend.start)
+        limits = ModelLimits(config.batch_rows_default, config.batch_rows_max, config.instances_max)
+        repository = Repository(config.model_repository, limits)
+        sources = await offload(repository.models)
+    except LoadError as error:
+        raise StartError(str(error)) from None
+    opener = Opener(
+        backend=backend,
+        new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
+        limits=QueueLimits(config.queue_rows_max, config.queue_bytes_max),
+        clock_ns=time.monotonic_ns,
+        offload=offload,
+        observer=observer,
+    )
+    fleet = await opener.open(sources)
+    if not any(model.ready_slots() for model in fleet):
+        reasons = [f"  {m.name}: {m.problem or '; '.join(s.message for s in m.slots.values())}" for m in fleet]
+        raise StartError(
+            f"no model of '{config.model_repository}' can be served:\n" + ("\n".join(reasons) or "  it has no folders")
+        )
+    return fleet
+
+
+def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: int) -> GrpcServer:
+    health = Health(fleet)
+    dispatcher = Dispatcher(fleet, time.monotonic_ns, random.Random().randrange)  # noqa: S311 - routing, no secret
+    inference = InferenceHandlers(
+        dispatcher,
+        time.monotonic_ns,
+        observer,
+        DecodeLimits(config.bytes_elements_max, config.typed_elements_max),
+        config.response_identity,
+        config.stream_inflight_max,
+    )
+    catalogue = Catalogue(fleet, config.server_name, __version__, lambda: health.serving, time.monotonic_ns)
+    limits = ChannelLimits(
+        message_bytes_max=message_bytes,
+        metadata_bytes_max=config.metadata_bytes_max,
+        concurrent_streams_max=config.concurrent_streams_max,
+        keepalive_interval_ms=config.keepalive_interval_ms,
+        keepalive_timeout_ms=config.keepalive_timeout_ms,
+        ping_interval_ms_min=config.ping_interval_ms_min,
+        connection_age_ms_max=config.connection_age_ms_max,
+    )
+    return GrpcServer(inference, catalogue, health, limits, observer)
+
+
+async def _drain(server: GrpcServer, stop: _StopSignals, config: Config, observer: LogObserver) -> None:
+    """Wait for the first signal, then stop as a load balancer needs it; after a second one, wait no more."""
+    delay_s = await stop.first()
+    observer.event("stopping", delay_s=delay_s, grace_s=config.drain_grace_s)
+    server.set_not_ready()
+    await stop.second_or(delay_s)
+    stopping = asyncio.ensure_future(server.stop(config.drain_grace_s))
+    again = asyncio.ensure_future(stop.second_or(None))
+    both: set[asyncio.Future[None]] = {stopping, again}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if stopping.done():
+        stopping.result()
+    # Else a second signal: what is under way breaks off when the process ends, which is now. To ask gRPC for another
+    # stop with no grace could crash it: the later one cancels the calls of a server that the earlier has destroyed.
+
+
+async def _unload(fleet: Fleet, stop: _StopSignals, observer: LogObserver) -> None:
+    """A run that hangs must not keep the process: executor threads are daemons, and end with it. Idle ones end within
+    a turn of the loop, so they are waited for even after a second signal."""
+    unloading = [asyncio.ensure_future(slot.unload()) for model in fleet for slot in model.ready_slots()]
+    if not unloading:
+        return
+    _, running = await asyncio.wait(unloading, timeout=_UNLOAD_S_SECOND if stop.second() else _UNLOAD_S_MAX)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*unloading, return_exceptions=True)
+    if running:
+        observer.event("stopped while a model still runs", slots=len(running))
+
+
+class _StopSignals:
+    """SIGTERM asks for the drain delay; SIGINT comes from a person at a terminal, who does not want to wait."""
+
+    def __init__(self, drain_delay_s: float) -> None:
+        self._drain_delay_s = drain_delay_s
+        self._delay_s: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._second = asyncio.Event()
+
+    def received(self, number: signal.Signals) -> None:
+        if self._delay_s.done():
+            self._second.set()
+        else:
+            self._delay_s.set_result(self._drain_delay_s if number is signal.SIGTERM else 0)
+
+    async def first(self) -> float:
+        """Waits for a signal; returns the seconds to go on serving."""
+        return await asyncio.shield(self._delay_s)  # whoever stops waiting leaves it to the next
+
+    def second(self) -> bool:
+        return self._second.is_set()
+
+    async def second_or(self, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._second.wait(), seconds)
+
+
+def _stop_signals(drain_delay_s: float) -> _StopSignals:
+    stop = _StopSignals(drain_delay_s)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.received, number)
+    return stop
+
+
+def _refuse_used_port(config: Config) -> None:
+    """Find a used port before models are loaded, which can take minutes; listening itself checks again."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((config.host, config.grpc_port))
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {config.host}:{config.grpc_port}: {error.strerror}; choose another --host or --grpc-port"
+        ) from None

@@ -1,0 +1,158 @@
+"""Every setting of the server, once: its name, default, bounds and meaning.
+
+Flags (`--grpc-port`), environment (`TURNOUT_GRPC_PORT`) and a YAML file (`--config`) all fill this one model, in that
+order of precedence. Unknown names are refused wherever they stand.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from turnout.core.model import Placement
+
+ENV_PREFIX = "TURNOUT_"
+CONFIG_VARIABLE = "TURNOUT_CONFIG"  # the YAML file, where there is no --config
+_CONFIG_BYTES_MAX = 1 << 20
+# What Kubernetes puts into every container's environment for a Service whose name begins with "turnout".
+_LINK_NAME = re.compile(r"TURNOUT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://.*")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=3600)]
+
+
+class ConfigError(Exception):
+    """A setting that is unknown or out of bounds. The message names it, its value, and what is allowed."""
+
+
+class Config(BaseModel):
+    """Settings of `turnout serve`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_repository: Path = Field(Path("models"), description="folder of models in Triton's layout")
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - the data plane is for other hosts
+    grpc_port: Port = Field(8001, description="port of the inference service; 0: a free one")
+    server_name: str = Field(
+        "turnout", min_length=1, description="what ServerMetadata answers (some tools want 'triton')"
+    )
+
+    provider: str = Field(
+        "auto", description="auto, cpu, cuda[:ID,...] or tensorrt[:ID,...]; only auto falls back to the CPU"
+    )
+    intra_op_threads: int = Field(0, ge=0, le=1024, description="threads inside one model run on the CPU; 0: all cores")
+    inter_op_threads: int = Field(
+        0, ge=0, le=1024, description="threads across operators of one run; 0: ONNX Runtime's choice"
+    )
+    batch_rows_default: int = Field(
+        4, ge=0, le=4096, description="max_batch_size where a model can batch and does not say how far; 0: no batching"
+    )
+
+    batch_rows_max: int = Field(4096, ge=1, le=1 << 20, description="a model with a larger max_batch_size is refused")
+    instances_max: int = Field(64, ge=1, le=1024, description="a model with a larger instance_group count is refused")
+
+    queue_rows_max: int = Field(8192, ge=1, description="rows that may wait for one slot; more are refused")
+    queue_bytes_max: int = Field(1 << 30, ge=1, description="tensor bytes that may wait for one slot; more are refused")
+    stream_inflight_max: int = Field(
+        256, ge=1, le=65536, description="requests of one stream under way; then it is not read"
+    )
+    bytes_elements_max: int = Field(65_536, ge=1, description="BYTES elements of one request; more are refused")
+    typed_elements_max: int = Field(
+        4_194_304,
+        ge=1,
+        description="elements of one request in typed contents; more are refused (raw has no such limit)",
+    )
+    message_bytes_max: int = Field(
+        0, ge=0, le=2**31 - 1, description="largest request message; 0: derived from the models' inputs and batch sizes"
+    )
+    metadata_bytes_max: int = Field(16384, ge=1024, description="largest request metadata")
+    concurrent_streams_max: int = Field(4096, ge=1, description="calls under way on one connection")
+    keepalive_interval_ms: int = Field(7_200_000, ge=1000, description="after this silence the server pings the client")
+    keepalive_timeout_ms: int = Field(20_000, ge=100, description="how long a ping may go unanswered")
+    ping_interval_ms_min: int = Field(10_000, ge=0, description="clients that ping more often are sent away")
+    connection_age_ms_max: int = Field(
+        0, ge=0, description="connections are renewed at this age, which spreads clients over new replicas; 0: never"
+    )
+
+    response_identity: bool = Field(
+        True, description="answers carry turnout_slot, _revision, _generation, inference_id"
+    )
+    drain_delay_s: Seconds = Field(5, description="after SIGTERM: not ready, still serving, until balancers notice")
+    drain_grace_s: Seconds = Field(25, description="then: how long calls under way may take")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json")
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, text: str) -> str:
+        Placement.parse(text)
+        return text
+
+    @field_validator("host")
+    @classmethod
+    def _is_address(cls, text: str) -> str:
+        try:
+            ip_address(text)
+        except ValueError:
+            raise ValueError("is no IP address: 0.0.0.0 or :: for all, 127.0.0.1 for this machine only") from None
+        return text
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Config:
+    """The effective configuration: flags before environment before file before defaults.
+
+    Raises:
+        ConfigError: an unknown name, a value out of bounds, or a file that cannot be read; all of a kind at once.
+    """
+    from_environment = {
+        name.removeprefix(ENV_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(ENV_PREFIX)
+        and name != CONFIG_VARIABLE
+        and not (_LINK_NAME.fullmatch(name) or _LINK_VALUE.fullmatch(value))
+    }
+    from_file = _read(file) if file is not None else {}
+    _refuse_unknown("environment", from_environment, lambda name: ENV_PREFIX + name.upper())
+    _refuse_unknown(str(file), from_file, str)
+    try:
+        return Config(**{**from_file, **from_environment, **flags})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(problem) for problem in error.errors())) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _CONFIG_BYTES_MAX:
+            raise ConfigError(f"{file}: larger than {_CONFIG_BYTES_MAX} bytes")
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not YAML: {error}") from None
+    if not isinstance(values or {}, dict):
+        raise ConfigError(f"{file}: must hold settings as 'name: value' lines")
+    return values or {}
+
+
+def _refuse_unknown(where: str, names: Iterable[str], write: Callable[[str], str]) -> None:
+    problems = []
+    for name in sorted(map(str, names)):
+        if name not in Config.model_fields:
+            close = difflib.get_close_matches(name, Config.model_fields, n=1)
+            hint = f", did you mean '{write(close[0])}'?" if close else ""
+            problems.append(f"{where}: unknown setting '{write(name)}'{hint}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _describe(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    return f"{name} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"

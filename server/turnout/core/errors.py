@@ -1,0 +1,32 @@
+"""Why Turnout refuses: the reasons a request can fail, as data. Which gRPC status each becomes is transport's table."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+
+class Reason(Enum):
+    """Why a request got no answer from a model. One row each in `transport/status.py`."""
+
+    INVALID_REQUEST = auto()  # the client must change the request
+    NOT_FOUND = auto()  # no such model, version or slot
+    NOT_READY = auto()  # it exists, and cannot serve now
+    QUEUE_FULL = auto()  # the slot's queue is at its bound
+    DEADLINE_EXCEEDED = auto()  # expired before it ran
+    EXECUTION_FAILED = auto()  # the model run failed
+    UNSUPPORTED = auto()  # Turnout does not do this
+    RESPONSE_TOO_LARGE = auto()  # the answer does not fit a gRPC message
+
+
+class ServingError(Exception):
+    """A request that Turnout refuses or could not serve. The message goes to the client: no path, no stack."""
+
+    def __init__(self, reason: Reason, message: str, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+class LoadError(Exception):
+    """A model that cannot be loaded. The message is shown in the start-up table and in RepositoryIndex."""

@@ -1,0 +1,193 @@
+"""What goes through a model: tensor specs, a model's signature, requests and responses, and the check of the one
+against the other. Arrays are numpy; BYTES tensors are object arrays of `str`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from turnout.core.errors import Reason, ServingError
+from turnout.core.ids import Revision
+from turnout_wire.tensors import Array, DataType, TensorError
+
+ANY = -1  # a dimension that the model leaves open
+
+# Typed contents carry integers as varints: seven bits a byte, and a negative one always ten bytes.
+_VARINT_BYTES_MAX = {
+    DataType.INT8: 10,
+    DataType.INT16: 10,
+    DataType.INT32: 10,
+    DataType.INT64: 10,
+    DataType.UINT8: 2,
+    DataType.UINT16: 3,
+    DataType.UINT32: 5,
+    DataType.UINT64: 10,
+}
+_STR_BYTES = 64  # what a short `str` takes in memory, beside its characters
+
+Tensors = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: `shape` as clients see it, with the batch dimension (ANY) first where there is one."""
+
+    name: str
+    datatype: DataType
+    shape: tuple[int, ...]
+    model_shape: tuple[int, ...] | None = None  # what the model itself takes or gives, where it differs (`reshape`)
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape fits: same rank, each dimension equal or open."""
+        return len(shape) == len(self.shape) and all(
+            want in (ANY, have) for want, have in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives. `rows_max` is Triton's max_batch_size: 0 means that it has no batch dimension."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    rows_max: int = 0
+    # Derived once, for the hot path.
+    input_names: frozenset[str] = field(init=False, repr=False, compare=False)
+    output_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    output_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_names", frozenset(spec.name for spec in self.inputs))
+        object.__setattr__(self, "output_names", tuple(spec.name for spec in self.outputs))
+        object.__setattr__(self, "output_by_name", {spec.name: spec for spec in self.outputs})
+
+    def request_bytes_max(self) -> int | None:
+        """Tensor bytes of the largest request, raw or typed, or None where an open dimension or BYTES leaves it
+        unbounded."""
+        total = 0
+        for spec in self.inputs:
+            dims = (self.rows_max, *spec.shape[1:]) if self.rows_max else spec.shape
+            if ANY in dims or not spec.datatype.itemsize:
+                return None
+            total += prod(dims) * max(spec.datatype.itemsize, _VARINT_BYTES_MAX.get(spec.datatype, 0))
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """A decoded request. The arrays are views over the received bytes: nothing may write into them."""
+
+    model: str
+    inputs: Tensors
+    outputs: tuple[str, ...] = ()  # the requested ones, in order; none: all, in signature order
+    version: int | None = None  # a pin: only a slot that holds this version may answer
+    slot: str | None = None  # a pin: only this slot may answer
+    request_id: str = ""  # the client's, echoed
+    inference_id: str = ""  # the request's id, or one that the server minted; joins logs, shadows and feedback
+    deadline_ns: int | None = None  # monotonic; None: the client waits for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where one request's time went, in nanoseconds; the compute figures are its whole batch's."""
+
+    queue_ns: int
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+    batch_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceResponse:
+    """The answer, and who gave it. The arrays are never written again while anyone holds this (invariant 13)."""
+
+    revision: Revision
+    slot: str
+    generation: int
+    outputs: tuple[tuple[TensorSpec, Array], ...]
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the check of a request found: its rows, and the key that only equal requests share a batch under."""
+
+    rows: int
+    shape_key: Hashable
+    bytes: int
+
+
+def check(request: InferenceRequest, signature: Signature) -> Admission:
+    """Check a request against a signature, in Triton's order, so that the named culprit is stable.
+
+    Raises:
+        ServingError: INVALID_REQUEST, naming the tensor, the value and the limit.
+    """
+    _check_names(request, signature)
+    rows = _rows(request.inputs, signature) if signature.rows_max else 1
+    size = 0
+    key: list[Hashable] = []
+    for spec in signature.inputs:
+        array = request.inputs[spec.name]
+        if array.dtype != spec.datatype.dtype:
+            raise _invalid(
+                f"input '{spec.name}' has datatype {_datatype_name(array)}, "
+                f"model '{request.model}' takes {spec.datatype.value}"
+            )
+        if not spec.admits(array.shape):
+            raise _invalid(
+                f"input '{spec.name}' has shape {list(array.shape)}, "
+                f"model '{request.model}' takes {list(spec.shape)} (-1: any)"
+            )
+        key.append(array.shape[1:] if signature.rows_max else array.shape)
+        size += array.nbytes
+        if spec.datatype is DataType.BYTES:
+            size += array.size * _STR_BYTES + sum(map(len, array.flat))
+    return Admission(rows, tuple(key), size)
+
+
+def _check_names(request: InferenceRequest, signature: Signature) -> None:
+    for name in request.outputs:
+        if name not in signature.output_by_name:
+            known = _list(signature.output_names)
+            raise _invalid(f"model '{request.model}' has no output '{name}', its outputs are {known}")
+    if len(request.inputs) != len(signature.input_names):
+        raise _invalid(
+            f"model '{request.model}' takes {len(signature.input_names)} input(s) {_list(signature.input_names)}, "
+            f"the request has {len(request.inputs)}"
+        )
+    if request.inputs.keys() != signature.input_names:
+        name = next(name for name in request.inputs if name not in signature.input_names)
+        known = _list(signature.input_names)
+        raise _invalid(f"model '{request.model}' has no input '{name}', its inputs are {known}")
+
+
+def _rows(inputs: Tensors, signature: Signature) -> int:
+    rows: int | None = None
+    for name, array in inputs.items():
+        if array.ndim == 0:
+            raise _invalid(f"input '{name}' has no batch dimension, send shape [rows, ...] with rows from 1")
+        if rows is not None and array.shape[0] != rows:
+            raise _invalid(f"input '{name}' has {array.shape[0]} rows, the inputs before it have {rows}")
+        rows = array.shape[0]
+    rows = rows or 0
+    if not 1 <= rows <= signature.rows_max:
+        raise _invalid(f"the request has {rows} rows, the model takes from 1 to {signature.rows_max}: split it")
+    return rows
+
+
+def _datatype_name(array: Array) -> str:
+    try:
+        return str(DataType.from_numpy(array.dtype).value)
+    except TensorError:
+        return str(array.dtype)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names))
+
+
+def _invalid(message: str) -> ServingError:
+    return ServingError(Reason.INVALID_REQUEST, message)

@@ -1,0 +1,1 @@
+"""asyncio and threads around the core. Knows the outside only as the Protocols of `ports`."""

@@ -1,0 +1,83 @@
+"""Rows in, rows out: lays the requests of a batch one behind the other, and cuts the outputs back into shares.
+
+Each row is copied once, into a buffer that the next batch of the same executor uses again; a batch of one request is
+not copied at all. Outputs are never copied: a share is a view of what the run returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from turnout.core.tensors import ANY, Signature, Tensors, TensorSpec
+from turnout_wire.tensors import Array, DataType
+
+
+class InputBuffers:
+    """The batch buffers of one executor: one per input, made anew when the non-batch shape changes."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._buffers: dict[str, Array] = {}
+
+    def assemble(self, requests: Sequence[Tensors]) -> dict[str, Array]:
+        """The arrays to run: inputs of equal non-batch shape, stacked along the first dimension in order."""
+        inputs = {}
+        for spec in self._signature.inputs:
+            parts = [request[spec.name] for request in requests]
+            array = parts[0] if len(parts) == 1 else self._stack(spec, parts)
+            if spec.model_shape is not None:
+                array = array.reshape(_reshaped(spec, array, self._signature.rows_max))
+            inputs[spec.name] = array
+        return inputs
+
+    def _stack(self, spec: TensorSpec, parts: Sequence[Array]) -> Array:
+        if spec.datatype is DataType.BYTES:
+            return np.concatenate(parts)  # a buffer would keep the strings of earlier batches alive
+        tail = parts[0].shape[1:]
+        buffer = self._buffers.get(spec.name)
+        if buffer is None or buffer.shape[1:] != tail:
+            buffer = np.empty((self._signature.rows_max, *tail), spec.datatype.dtype)
+            self._buffers[spec.name] = buffer
+        row = 0
+        for part in parts:
+            buffer[row : row + len(part)] = part
+            row += len(part)
+        return buffer[:row]
+
+
+def split(signature: Signature, arrays: Tensors, rows: Sequence[int]) -> list[dict[str, Array]]:
+    """Each request's share of the outputs, as views.
+
+    Raises:
+        ValueError: an output does not follow the batch; its model must not be batched.
+    """
+    shaped = {}
+    total = sum(rows)
+    for spec in signature.outputs:
+        array = arrays.get(spec.name)
+        if array is None:
+            continue
+        if signature.rows_max and (array.ndim == 0 or array.shape[0] != total):
+            raise ValueError(f"output '{spec.name}' has shape {list(array.shape)} for a batch of {total} rows")
+        if spec.model_shape is not None:
+            array = array.reshape(_client_shape(spec, total))
+        shaped[spec.name] = array
+    if len(rows) == 1:
+        return [shaped]
+    shares = []
+    row = 0
+    for count in rows:
+        shares.append({name: array[row : row + count] for name, array in shaped.items()})
+        row += count
+    return shares
+
+
+def _reshaped(spec: TensorSpec, array: Array, rows_max: int) -> tuple[int, ...]:
+    assert spec.model_shape is not None
+    return (len(array), *spec.model_shape[1:]) if rows_max else spec.model_shape
+
+
+def _client_shape(spec: TensorSpec, rows: int) -> tuple[int, ...]:
+    return tuple(rows if dim == ANY else dim for dim in spec.shape)

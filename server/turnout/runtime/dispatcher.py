@@ -1,0 +1,120 @@
+"""The way of a request through the runtime: route, lease, queue; then answer, count and release, exactly once.
+
+It speaks callbacks, not futures, so that any edge can call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from turnout.core.batching import Entry
+from turnout.core.errors import ServingError
+from turnout.core.routing import BASIS_POINTS
+from turnout.core.tensors import InferenceRequest, InferenceResponse
+from turnout.runtime.account import OUTCOME_OF, Outcome
+from turnout.runtime.batcher import Answer, Job, expired
+from turnout.runtime.fleet import Fleet, Lease
+from turnout.runtime.ports import ClockNs
+
+OnDone = Callable[[InferenceResponse | ServingError], None]
+
+
+class Dispatcher:
+    """Routes requests to slots.
+
+    Args:
+        draw: chance: an integer in [0, n) for n, such as `random.Random().randrange`.
+    """
+
+    def __init__(self, fleet: Fleet, clock_ns: ClockNs, draw: Callable[[int], int]) -> None:
+        self._fleet = fleet
+        self._clock_ns = clock_ns
+        self._draw = draw
+
+    def infer(self, request: InferenceRequest, on_done: OnDone) -> Ticket:
+        """Send a request on its way; `on_done` is called once, later, on the loop thread, unless it is cancelled.
+
+        Raises:
+            ServingError: refused at once; `on_done` is then never called.
+        """
+        model = self._fleet.model(request.model)
+        lease = model.lease(request, self._draw(BASIS_POINTS))
+        ticket = Ticket(request, lease, on_done, self._clock_ns)
+        ticket.submit()
+        return ticket
+
+
+class Ticket:
+    """One request on its way: holds the lease, and closes it exactly once."""
+
+    __slots__ = ("_clock_ns", "_entry", "_lease", "_on_done", "_open", "_started_ns", "_wanted", "request")
+
+    def __init__(self, request: InferenceRequest, lease: Lease, on_done: OnDone, clock_ns: ClockNs) -> None:
+        self.request = request
+        self._lease = lease
+        self._on_done = on_done
+        self._clock_ns = clock_ns
+        self._started_ns = clock_ns()
+        self._entry: Entry[Job] | None = None
+        self._open = True  # the lease is held
+        self._wanted = True  # someone waits for the answer
+
+    def submit(self) -> None:
+        try:
+            self._entry = self._lease.cargo.batcher.submit(self)
+        except ServingError as refusal:
+            self._close(OUTCOME_OF.get(refusal.reason, Outcome.FAILED))
+            raise
+        except Exception:
+            self._close(Outcome.FAILED)  # a fault of our own must not keep the lease: the slot could never unload
+            raise
+
+    def complete(self, outcome: Answer | ServingError) -> None:
+        """The batcher's answer. A request that was cancelled while it ran is counted as such, and nobody is told."""
+        if isinstance(outcome, ServingError):
+            result, answer = OUTCOME_OF.get(outcome.reason, Outcome.FAILED), None
+        else:
+            result, answer = Outcome.SUCCESS, outcome
+        self._close(result if self._wanted else Outcome.CANCELLED, answer)
+        if self._wanted:
+            self._on_done(outcome if isinstance(outcome, ServingError) else self._response(outcome))
+
+    def cancel(self) -> None:
+        """The client has left. Queued: dropped now. Running: the batch goes on, the answer is dropped, and the lease
+        stays until the run has ended."""
+        self._wanted = False
+        if self._open and self._entry is not None and self._lease.cargo.batcher.cancel(self._entry):
+            self._close(Outcome.CANCELLED)
+
+    def expire(self) -> None:
+        """A hint that the deadline may have passed: a request that still waits then is answered so at once, and not
+        only when an executor becomes free."""
+        deadline_ns = self.request.deadline_ns
+        if deadline_ns is None or not self._open or self._entry is None or self._clock_ns() < deadline_ns:
+            return
+        if self._lease.cargo.batcher.cancel(self._entry):
+            self.complete(expired(self.request))
+
+    def _close(self, result: Outcome, answer: Answer | None = None) -> None:
+        if not self._open:
+            raise RuntimeError(f"request '{self.request.inference_id}' ended twice")
+        self._open = False
+        now_ns = self._clock_ns()
+        account = self._lease.slot.account
+        rows = self._entry.rows if self._entry is not None else 0
+        account.record_request(result, rows, now_ns - self._started_ns, answer.timings if answer else None)
+        if result is Outcome.SUCCESS:
+            account.last_success_ns = now_ns
+        self._lease.slot.release()
+
+    def _response(self, answer: Answer) -> InferenceResponse:
+        cargo = self._lease.cargo
+        specs = cargo.spec.signature.output_by_name
+        names = self.request.outputs or cargo.spec.signature.output_names
+        return InferenceResponse(
+            revision=cargo.revision,
+            slot=self._lease.slot.name,
+            generation=self._lease.generation,
+            outputs=tuple((specs[name], answer.outputs[name]) for name in names),
+            timings=answer.timings,
+        )

@@ -1,0 +1,108 @@
+"""All models with their slots and current routes: who can answer, looked up without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from turnout.core.errors import Reason, ServingError
+from turnout.core.routing import Route
+from turnout.core.slots import SlotState
+from turnout.core.tensors import InferenceRequest
+from turnout.runtime.slot import Cargo, Slot
+
+_ON_THE_WAY = (SlotState.LOADING, SlotState.WARMING)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A slot kept loaded for one request, and the generation of the route that chose it."""
+
+    slot: Slot
+    cargo: Cargo
+    generation: int
+
+
+@dataclass(slots=True)
+class Model:
+    """A name that clients call. `route` is replaced by one assignment, by one writer; None until the first slot is
+    READY. `problem` says why a model of the repository cannot be used at all."""
+
+    name: str
+    route: Route | None = None
+    slots: dict[str, Slot] = field(default_factory=dict)
+    problem: str = ""
+
+    def ready_slots(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.state is SlotState.READY]
+
+    def answers(self, version: int | None) -> bool:
+        """Whether a request with this pin would reach a READY slot now."""
+        try:
+            self._decide(version, None, 0)[0].ready()
+        except ServingError:
+            return False
+        return True
+
+    def slot_of(self, version: int | None) -> Slot:
+        """The READY slot to ask about this version; None: about the model, even where nothing is routed.
+
+        Raises:
+            ServingError: NOT_FOUND or NOT_READY, as for a request.
+        """
+        if self.route is not None and version is None and not self.route.intervals:
+            return self.slots[max(self.route.targets, key=lambda target: target.revision.version).slot]
+        return self._decide(version, None, 0)[0]
+
+    def lease(self, request: InferenceRequest, coin: int) -> Lease:
+        """Route a request and lease its slot, with nothing in between."""
+        slot, generation = self._decide(request.version, request.slot, coin)
+        return Lease(slot, slot.lease(), generation)
+
+    def _decide(self, version: int | None, slot: str | None, coin: int) -> tuple[Slot, int]:
+        if self.route is None:
+            raise self._unroutable()
+        try:
+            target = self.route.decide(version, slot, coin)
+        except ServingError:
+            self._refuse_unready(version, slot)
+            raise
+        return self.slots[target.slot], self.route.generation
+
+    def _unroutable(self) -> ServingError:
+        if any(slot.state in _ON_THE_WAY for slot in self.slots.values()):
+            return ServingError(Reason.NOT_READY, f"model '{self.name}' is loading, retry later")
+        why = self.problem or "; ".join(f"slot '{s.name}': {s.message}" for s in self.slots.values() if s.message)
+        return ServingError(
+            Reason.NOT_FOUND, f"model '{self.name}' has no ready version" + (f" ({why})" if why else "")
+        )
+
+    def _refuse_unready(self, version: int | None, name: str | None) -> None:
+        """A pinned revision that exists but is not READY is UNAVAILABLE to the client, not NOT_FOUND."""
+        for slot in self.slots.values():
+            held = slot.revision
+            if held is not None and version in (None, held.version) and name in (None, slot.name):
+                slot.ready()
+
+
+class Fleet:
+    """The models of this server by name."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Model] = {}
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def add(self, model: Model) -> None:
+        self._models[model.name] = model
+
+    def model(self, name: str) -> Model:
+        """Raises:
+        ServingError: NOT_FOUND, with the names that there are.
+        """
+        try:
+            return self._models[name]
+        except KeyError:
+            known = ", ".join(f"'{n}'" for n in sorted(self._models)[:10]) or "none"
+            raise ServingError(Reason.NOT_FOUND, f"unknown model '{name[:128]}', this server has {known}") from None

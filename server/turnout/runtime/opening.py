@@ -1,0 +1,100 @@
+"""Opens a repository: loads, completes and warms every allowed version into its starting slot, and routes to it.
+
+A model that cannot be used never stops the others: its reason stays with its slot. What belongs where is decided in
+`core/routing`; this module only carries it out, off the loop where it blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from turnout.core.errors import LoadError
+from turnout.core.model import Artefact, ModelSpec
+from turnout.core.routing import Target, starting_route, starting_slots
+from turnout.core.slots import SlotState
+from turnout.runtime.account import Account
+from turnout.runtime.batcher import Batcher, QueueLimits
+from turnout.runtime.fleet import Fleet, Model
+from turnout.runtime.ports import Backend, ClockNs, Executors, Loaded, ModelSource, Observer, Offload
+from turnout.runtime.slot import Cargo, Slot
+from turnout.runtime.warmup import Doubt, doubt_batching, warm
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Everything that filling a slot needs."""
+
+    backend: Backend
+    new_executors: Callable[[str], Executors]  # takes a name for its threads
+    limits: QueueLimits
+    clock_ns: ClockNs
+    offload: Offload
+    observer: Observer
+
+    async def open(self, sources: Iterable[ModelSource]) -> Fleet:
+        """Every model of the repository, in slots and routed, or with the reason why not."""
+        fleet = Fleet()
+        for source in sources:
+            model = Model(source.name, problem=source.problem)
+            fleet.add(model)
+            slots = starting_slots([artefact.revision.version for artefact in source.artefacts])
+            for artefact in source.artefacts:
+                slot = Slot(model.name, slots[artefact.revision.version], self.observer)
+                model.slots[slot.name] = slot
+                await self.fill(slot, source, artefact)
+            ready = [Target(s.name, s.revision) for s in model.ready_slots() if s.revision is not None]
+            if ready:
+                model.route = starting_route(model.name, ready)
+        return fleet
+
+    async def fill(self, slot: Slot, source: ModelSource, artefact: Artefact) -> None:
+        """Load and warm an artefact into an empty slot; leaves it READY, or FAILED with the reason."""
+        started_ns = self.clock_ns()
+        slot.revision = artefact.revision
+        slot.account = Account()
+        slot.move(SlotState.LOADING)
+        try:
+            if artefact.problem:
+                raise LoadError(artefact.problem)
+            loaded = await self.offload(self.backend.load, artefact, source.execution)
+            spec = source.complete(artefact.revision.version, loaded.declared)
+            slot.move(SlotState.WARMING)
+            first, inferred = loaded.sessions[0], spec.batch_inferred
+            if doubt := await self.offload(doubt_batching, spec.signature, first, inferred):
+                spec = _settle_batching(source, spec, loaded, artefact, doubt)
+            profile_ns, warnings = await self.offload(warm, spec.signature, loaded, self.clock_ns)
+        except LoadError as refusal:
+            slot.move(SlotState.FAILED, str(refusal), refusal.__cause__)
+            return
+        batcher = Batcher(
+            artefact.revision,
+            spec.signature,
+            loaded.sessions,
+            self.new_executors(f"{slot.model}-{slot.name}"),
+            self.limits,
+            slot.account,
+            self.clock_ns,
+            self.observer,
+        )
+        batcher.start()
+        slot.warnings = spec.warnings + warnings
+        opening_ns = self.clock_ns() - started_ns
+        slot.cargo = Cargo(artefact.revision, spec, batcher, loaded.providers, profile_ns, opening_ns)
+        slot.move(SlotState.READY)
+
+
+def _settle_batching(
+    source: ModelSource, spec: ModelSpec, loaded: Loaded, artefact: Artefact, doubt: Doubt
+) -> ModelSpec:
+    """A model that was only guessed to batch is served request by request; one that is configured to is believed,
+    where that is possible at all. Models whose scale depends on the batch (dynamic quantization) need that."""
+    rows_max = spec.signature.rows_max
+    if spec.batch_inferred:
+        spec = source.complete(artefact.revision.version, loaded.declared, batch=False)
+        note = f"not batched: {doubt.why}; set max_batch_size in config.pbtxt if its rows are independent"
+    elif doubt.impossible:
+        raise LoadError(f"max_batch_size is {rows_max}, but {doubt.why}: set it to 0")
+    else:
+        note = f"max_batch_size is {rows_max}, but {doubt.why}"
+    return replace(spec, warnings=(*spec.warnings, note))

@@ -1,0 +1,120 @@
+"""What the runtime needs from the outside, as Protocols. `app.py` is the only place that knows who fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from turnout.core.batching import Decision
+from turnout.core.ids import Revision
+from turnout.core.model import Artefact, Execution, ModelSpec
+from turnout.core.slots import SlotState
+from turnout.core.tensors import Signature, Tensors
+from turnout_wire.tensors import Array
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ClockNs = Callable[[], int]  # monotonic nanoseconds
+
+
+class Session(Protocol):
+    """One runnable instance of a model."""
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        """Run the model; blocks. The inputs may be overwritten once this returns; the outputs are the caller's for
+        good: no later run may write into them (invariant 13). Any exception means that this run failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A loaded artefact: what its file declares (full shapes, `rows_max` 0), and one session per executor. The same
+    object stands several times where its runs are thread-safe."""
+
+    declared: Signature
+    sessions: tuple[Session, ...]
+    providers: tuple[str, ...]  # where it runs, e.g. ("cpu",) or ("cuda:0", "cuda:1")
+
+
+class Backend(Protocol):
+    def load(self, artefact: Artefact, execution: Execution) -> Loaded:
+        """Load and check an artefact; blocks, so it is called off the loop.
+
+        Raises:
+            LoadError: it cannot run here; the message is safe to show to a client.
+        """
+
+
+class ModelSource(Protocol):
+    """One model as the repository describes it. `problem` is set instead of artefacts when it cannot be used."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def artefacts(self) -> Sequence[Artefact]: ...
+    @property
+    def execution(self) -> Execution: ...
+    def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
+        """Complete the configuration from what the artefact declares, and check the one against the other. Without
+        `batch`, a batch dimension is not inferred.
+
+        Raises:
+            LoadError: they contradict each other, or the configuration asks for what Turnout does not do.
+        """
+
+
+class Worker(Protocol):
+    """What executors drive. `poll` and `execute` are called on executor threads, `deliver` on the loop."""
+
+    def poll(self, now_ns: int) -> Decision[Any]:
+        """What to do now. The caller holds the executors' lock."""
+
+    def waiting(self) -> bool:
+        """Whether another executor would find work too. The caller holds the executors' lock."""
+
+    def execute(self, executor: int, decision: Decision[Any]) -> Any:
+        """Run a decision to its report; blocks; never raises."""
+
+    def deliver(self, report: Any) -> None:
+        """Hand a report to those who wait for it."""
+
+
+class Executors(Protocol):
+    """Threads (in tests: virtual ones) that pull work from one Worker and report each batch in one hop."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Guards the worker's queue; held for microseconds."""
+
+    def start(self, worker: Worker, count: int) -> None: ...
+    def notify(self) -> None:
+        """There may be work. The caller holds the lock."""
+
+    async def stop(self) -> None:
+        """Finish what is queued, then end every executor. Returns when the last report was handed to the loop."""
+
+
+class Offload(Protocol):
+    """Runs a blocking call off the loop."""
+
+    def __call__(self, blocking: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]: ...
+
+
+class Observer(Protocol):
+    """Told about what an operator should see; must not block or raise."""
+
+    def slot_changed(
+        self,
+        model: str,
+        slot: str,
+        state: SlotState,
+        revision: Revision | None,
+        why: str,
+        cause: BaseException | None,
+    ) -> None: ...
+    def handler_failed(self, method: str, error_id: str, error: BaseException) -> None: ...
+    def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None: ...

@@ -1,0 +1,174 @@
+"""ModelInfer and ModelStreamInfer: bytes in, bytes out, by way of the codec and the dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from turnout.core.errors import Reason, ServingError
+from turnout.core.tensors import InferenceRequest, InferenceResponse
+from turnout.runtime.dispatcher import Dispatcher
+from turnout.runtime.ports import ClockNs, Observer
+from turnout.transport import codec
+from turnout.transport.status import Context, as_refusal, refuse
+from turnout_wire.gen import grpc_service_pb2 as pb
+
+SLOT_PIN = "turnout-slot"  # request metadata
+_TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is lost
+_END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
+
+
+class InferenceHandlers:
+    """The two RPCs that run models.
+
+    Args:
+        limits: what of a request is decoded at all.
+        identity: whether answers say which slot and revision gave them.
+        stream_inflight_max: requests of one stream that may be on their way; at the bound it is not read further.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        clock_ns: ClockNs,
+        observer: Observer,
+        limits: codec.DecodeLimits,
+        identity: bool,
+        stream_inflight_max: int,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._clock_ns = clock_ns
+        self._observer = observer
+        self._limits = limits
+        self._identity = identity
+        self._stream_inflight_max = stream_inflight_max
+        self._readers: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Read no further request from any stream. What was read is answered; then the stream ends as UNAVAILABLE."""
+        self._closed = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def infer(self, raw: bytes, context: Context) -> bytes:
+        """One request, one answer. A client that leaves takes its request out of the queue."""
+        request = self._decode(pb.ModelInferRequest.FromString(raw), context)
+        return codec.encode(request, await self._answer(request), identity=self._identity)
+
+    async def stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
+        """Requests run side by side, answers leave in order. An error is an answer: the stream goes on, unless the
+        client asked for `triton_grpc_error`. When the client leaves, all of its requests do."""
+        end_on_error = _metadata(context, _END_ON_ERROR) == "true"
+        answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None] = asyncio.Queue()
+        places = asyncio.Semaphore(self._stream_inflight_max)
+        async with _Tasks() as tasks:
+            reader = tasks.start(self._read(raws, context, places, answers, tasks))
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+            reader.add_done_callback(lambda _: answers.put_nowait(None))  # however it ends: even before it began
+            if self._closed:
+                reader.cancel()
+            while (task := await answers.get()) is not None:
+                answer = await task
+                if isinstance(answer, _StreamError):
+                    if end_on_error:
+                        await refuse(context, answer.error)
+                    answer = codec.encode_stream_error(answer.message, answer.error)
+                await context.write(answer)
+                places.release()
+            if reader.cancelled():
+                await refuse(context, ServingError(Reason.NOT_READY, "the server stops: open a stream to another one"))
+            reader.result()
+
+    async def _read(
+        self,
+        raws: AsyncIterator[bytes],
+        context: Context,
+        places: asyncio.Semaphore,
+        answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None],
+        tasks: _Tasks,
+    ) -> None:
+        await places.acquire()
+        async for raw in raws:
+            answers.put_nowait(tasks.start(self._answer_streamed(raw, context)))
+            await places.acquire()
+
+    async def _answer_streamed(self, raw: bytes, context: Context) -> bytes | _StreamError:
+        message = pb.ModelInferRequest()
+        try:
+            message.MergeFromString(raw)
+            request = self._decode(message, context)
+            return codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
+        except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
+            return _StreamError(message, as_refusal(error, "ModelStreamInfer", self._observer))
+
+    def _decode(self, message: pb.ModelInferRequest, context: Context) -> InferenceRequest:
+        now_ns = self._clock_ns()
+        remaining_s = context.time_remaining()
+        deadline_ns = None if remaining_s is None else now_ns + int(remaining_s * 1e9)
+        return codec.decode(message, now_ns, deadline_ns, self._limits, _metadata(context, SLOT_PIN))
+
+    async def _answer(self, request: InferenceRequest) -> InferenceResponse:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[InferenceResponse | ServingError] = loop.create_future()
+
+        def settle(outcome: InferenceResponse | ServingError) -> None:
+            # A cancelled task cancels its future at once, but gets to say so here only at its next step.
+            if not future.done():
+                future.set_result(outcome)
+
+        ticket = self._dispatcher.infer(request, settle)
+        timer = None
+        if request.deadline_ns is not None:
+            timer = loop.call_later((request.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S, ticket.expire)
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+
+class _StreamError:
+    """A request of a stream that failed, and why."""
+
+    __slots__ = ("error", "message")
+
+    def __init__(self, message: pb.ModelInferRequest, error: ServingError) -> None:
+        self.message = message
+        self.error = error
+
+
+class _Tasks:
+    """The tasks of one stream: cancelled and awaited when it ends, however it ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def __aenter__(self) -> _Tasks:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _metadata(context: Context, key: str) -> str | None:
+    for name, value in context.invocation_metadata() or ():
+        if name == key:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return None

@@ -1,0 +1,126 @@
+"""The gRPC server of the data plane: one generic handler, channel options, start and stop.
+
+One handler for all paths costs a dictionary look-up per call; generated servicers cost more. Admission is done
+per model, never by `maximum_concurrent_rpcs`, which would refuse health checks too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import grpc
+import grpc.aio
+
+from turnout.runtime.ports import Observer
+from turnout.transport.catalogue import Catalogue
+from turnout.transport.health import Health, method_handlers
+from turnout.transport.inference import InferenceHandlers
+from turnout.transport.reflection import REFLECTION_PATH, Reflection
+from turnout.transport.status import guarded, guarded_stream
+from turnout_wire.service import METHODS
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLimits:
+    """What one connection and one message may be; each has its flag in config.py."""
+
+    message_bytes_max: int
+    metadata_bytes_max: int
+    concurrent_streams_max: int
+    keepalive_interval_ms: int
+    keepalive_timeout_ms: int
+    ping_interval_ms_min: int
+    connection_age_ms_max: int  # 0: no bound
+
+
+class PortInUse(Exception):
+    """The address cannot be listened on; the message names it."""
+
+
+class GrpcServer:
+    """Listens on one port and serves inference, health and reflection."""
+
+    def __init__(
+        self,
+        inference: InferenceHandlers,
+        catalogue: Catalogue,
+        health: Health,
+        limits: ChannelLimits,
+        observer: Observer,
+    ) -> None:
+        self._inference = inference
+        self._health = health
+        self._server = grpc.aio.server(options=_options(limits))
+        handlers: dict[str, Handler] = {}
+        for name, handler in (catalogue.handlers() | {"ModelInfer": inference.infer}).items():
+            handlers[METHODS[name].path] = grpc.unary_unary_rpc_method_handler(guarded(name, handler, observer))
+        stream = guarded_stream("ModelStreamInfer", inference.stream, observer)
+        handlers[METHODS["ModelStreamInfer"].path] = grpc.stream_stream_rpc_method_handler(stream)
+        handlers |= method_handlers(
+            guarded("Check", health.check, observer), guarded_stream("Watch", health.watch, observer)
+        )
+        self._reflection = Reflection()
+        reflect = guarded_stream("ServerReflectionInfo", self._reflection.stream, observer)
+        handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(reflect)
+        self._server.add_generic_rpc_handlers((_Paths(handlers),))
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and serve; returns the port, which differs from `port` when that is 0.
+
+        Raises:
+            PortInUse: another process listens there, or the address is not this machine's.
+        """
+        address = f"{f'[{host}]' if ':' in host else host}:{port}"
+        try:
+            bound = self._server.add_insecure_port(address)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise PortInUse(f"cannot listen on {address}: it is in use, or not an address of this machine")
+        await self._server.start()
+        self._health.set_serving(True)
+        return bound
+
+    def set_not_ready(self) -> None:
+        """Tell load balancers to go elsewhere; calls are still taken."""
+        self._health.set_serving(False)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let those under way finish for up to `grace_s` seconds, then cancel the rest."""
+        self._inference.close()
+        self._health.close()
+        self._reflection.close()
+        await self._server.stop(grace_s)
+
+
+class _Paths(grpc.GenericRpcHandler):
+    """Method handlers by path."""
+
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self._get = handlers.get
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        return self._get(handler_call_details.method)
+
+
+def _options(limits: ChannelLimits) -> Sequence[tuple[str, int]]:
+    options = [
+        ("grpc.so_reuseport", 0),  # else a second server on the port starts silently and takes part of the calls
+        ("grpc.max_receive_message_length", limits.message_bytes_max),
+        ("grpc.max_send_message_length", -1),  # the codec refuses what gRPC cannot carry
+        ("grpc.max_metadata_size", limits.metadata_bytes_max),
+        ("grpc.max_concurrent_streams", limits.concurrent_streams_max),
+        ("grpc.keepalive_time_ms", limits.keepalive_interval_ms),
+        ("grpc.keepalive_timeout_ms", limits.keepalive_timeout_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", limits.ping_interval_ms_min),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.enable_channelz", 0),  # book-keeping per call that nobody reads
+    ]
+    if limits.connection_age_ms_max:
+        options.append(("grpc.max_connection_age_ms", limits.connection_age_ms_max))
+    return options

@@ -1,0 +1,91 @@
+"""The one table from a reason to a gRPC status, and the guard that every handler runs in.
+
+What a client reads is a ServingError's own message, or an opaque error id: never the text of another exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from turnout.core.errors import Reason, ServingError
+from turnout.runtime.ports import Observer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
+StreamHandler = Callable[[Any, Context], Awaitable[None]]  # writes its answers itself
+
+# A status text travels as metadata, percent-encoded into up to three times its bytes. Above 8 KiB a client may report
+# that, and not the status.
+_TEXT_BYTES_MAX = 2000
+
+STATUS: dict[Reason, grpc.StatusCode] = {
+    Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.NOT_READY: grpc.StatusCode.UNAVAILABLE,
+    Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.EXECUTION_FAILED: grpc.StatusCode.INTERNAL,
+    Reason.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.RESPONSE_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+
+async def refuse(context: Context, error: ServingError) -> NoReturn:
+    """End the call with the error's status; clients that retry are told when."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    if error.retry_after_ms is not None:
+        metadata = (("grpc-retry-pushback-ms", str(error.retry_after_ms)),)
+    await context.abort(STATUS[error.reason], _cut(error.message), metadata)
+    raise AssertionError("abort returned")
+
+
+def _cut(text: str) -> str:
+    """What clients wrote into names may be long; the rest of the sentence is not."""
+    raw = text.encode(errors="replace")
+    return raw[:_TEXT_BYTES_MAX].decode(errors="ignore") + ("..." if len(raw) > _TEXT_BYTES_MAX else "")
+
+
+def as_refusal(error: Exception, method: str, observer: Observer) -> ServingError:
+    """Any exception of a handler as what the client may know of it; an unexpected one goes to the observer."""
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, DecodeError):
+        return ServingError(Reason.INVALID_REQUEST, f"the message is no {method} request: it does not parse")
+    error_id = secrets.token_hex(8)
+    observer.handler_failed(method, error_id, error)
+    return ServingError(Reason.EXECUTION_FAILED, f"internal error in {method} (error id {error_id})")
+
+
+def guarded(method: str, handler: UnaryHandler, observer: Observer) -> UnaryHandler:
+    """The handler, with every exception turned into a status."""
+
+    async def guard(request: bytes, context: Context) -> bytes:
+        try:
+            return await handler(request, context)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing of it reaches the client
+            await refuse(context, as_refusal(error, method, observer))
+
+    return guard
+
+
+def guarded_stream(method: str, handler: StreamHandler, observer: Observer) -> StreamHandler:
+    """The same for a handler that writes its answers itself. gRPC's own errors are about a client that has left."""
+
+    async def guard(request: Any, context: Context) -> None:
+        try:
+            await handler(request, context)
+        except (asyncio.CancelledError, grpc.aio.BaseError):
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing of it reaches the client
+            await refuse(context, as_refusal(error, method, observer))
+
+    return guard

@@ -1,0 +1,148 @@
+"""The demo and the two small examples, run as a newcomer runs them: as programs, judged by what they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = "clients/examples/digits_demo.py"
+EXAMPLES = ("clients/examples/plain_stub.py", "clients/examples/tritonclient_infer.py")
+RUN_S_MAX = 90
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        timeout=RUN_S_MAX,
+    )
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The demo's program, once its server is ready, and the server's endpoint."""
+    with subprocess.Popen(
+        [sys.executable, DEMO, *arguments],
+        cwd=ROOT,
+        env=plain_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            ready = next((line for line in process.stdout if line.startswith("ready: ")), None)
+            assert ready is not None, process.communicate(timeout=RUN_S_MAX)[1]
+            yield process, ready.removeprefix("ready: ").strip()
+        finally:
+            process.terminate()  # passes it on to the server, which a SIGKILL would leave behind
+
+
+def plain_environment() -> dict[str, str]:
+    """As in a pipe: a developer's colours or settings of Turnout must not decide the test."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TURNOUT_", "FORCE_COLOR"))}
+    return kept | {"COLUMNS": "80", "PYTHONWARNINGS": "error::DeprecationWarning:__main__"}
+
+
+def answers(endpoint: str) -> bool:
+    host, port = endpoint.rsplit(":", 1)
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+@pytest.fixture(scope="module")
+def demo() -> subprocess.CompletedProcess[str]:
+    return run(DEMO, "--samples", "2000")
+
+
+def test_the_demo_succeeds_and_says_nothing_on_standard_error(demo: subprocess.CompletedProcess[str]) -> None:
+    assert (demo.returncode, demo.stderr) == (0, "")
+    assert "The server has stopped" in demo.stdout
+
+
+def test_the_demo_shows_what_is_served_and_who_answered(demo: subprocess.CompletedProcess[str]) -> None:
+    assert re.search(r"digits +blue +digits/3 +READY +100 %", demo.stdout)
+    assert "answered by digits/3 in slot blue: 800\n" in demo.stdout
+    for kind in ("tritonclient, threads", "generated stubs, asyncio"):
+        assert re.search(rf"8 {kind} +\d+( +\d+\.\d ms){{3}}", demo.stdout)
+    sizes = re.findall(r"^ +(?:\d|\d to \d+) +([\d,]+) +\d+\.\d%", demo.stdout, re.MULTILINE)
+    images, runs = re.search(r"(\d+) images took (\d+) model runs", demo.stdout).groups()  # type: ignore[union-attr]
+    assert images == "800" and sum(map(int, sizes)) == int(runs)
+
+
+def test_the_demo_ranks_the_versions_by_their_labels(demo: subprocess.CompletedProcess[str]) -> None:
+    rows = re.findall(r"^ ([123]) +\S.*? (\d+) +\d+\.\d ms +\d+\.\d% +\d+ +(\d+\.\d)% $", demo.stdout, re.MULTILINE)
+    assert [(version, failed) for version, failed, _ in rows] == [("3", "0"), ("2", "0"), ("1", "0")]
+    third, second, first = (float(accuracy) for *_, accuracy in rows)
+    assert second > third + 2 and third > first + 2
+
+
+def test_the_demo_draws_digits_that_version_3_alone_gets_wrong(demo: subprocess.CompletedProcess[str]) -> None:
+    assert "██" in demo.stdout and demo.stdout.count("label   ") == 4
+    third, second = (re.search(rf"^v{n} says \d .*$", demo.stdout, re.MULTILINE)[0] for n in (3, 2))  # type: ignore[index]
+    assert third.count("✗") >= 2 and "✗" not in second
+
+
+def test_without_a_terminal_there_is_no_progress_bar_and_no_colour(demo: subprocess.CompletedProcess[str]) -> None:
+    assert "\x1b" not in demo.stdout and "\r" not in demo.stdout and "━" not in demo.stdout
+    assert max(len(line) for line in demo.stdout.splitlines() if not line.startswith("$ ")) <= 80
+
+
+def test_a_server_that_cannot_start_fails_the_demo_with_its_own_message(tmp_path: Path) -> None:
+    done = run(DEMO, "--model-repository", str(tmp_path))
+    assert done.returncode == 1
+    assert "can be served" in done.stderr and "the server did not start" in done.stderr
+
+
+def test_a_wrong_flag_reaches_the_user_in_the_servers_words() -> None:
+    done = run(DEMO, "--no-such-flag")
+    assert done.returncode == 1 and "unknown arguments: --no-such-flag" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_server(number: signal.Signals) -> None:
+    with running() as (process, endpoint):
+        assert answers(endpoint)
+        process.send_signal(number)
+        assert process.wait(RUN_S_MAX) == 128 + number
+        assert not answers(endpoint)
+
+
+def test_serve_prints_commands_that_work_and_stops_on_ctrl_c() -> None:
+    with running("--serve", "--grpc-port", "0") as (process, endpoint):
+        assert process.stdout is not None
+        shown = "".join(iter(process.stdout.readline, "Ctrl-C stops the server.\n"))
+        for example in EXAMPLES:
+            assert f"{example} --endpoint {endpoint}\n" in shown
+            done = run(example, "--endpoint", endpoint)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert re.search(r"^routed: +version 3 \(digits/3 in slot blue\) says +\[\d", done.stdout, re.MULTILINE)
+            assert re.search(r"^pinned to 2: +version 2 \(digits/2 in slot v2\) says +\[\d", done.stdout, re.MULTILINE)
+        index = re.search(r' -c "(import tritonclient.*)"', shown)
+        assert index is not None and run("-c", index[1]).stdout.count("READY") == 3
+        process.send_signal(signal.SIGINT)
+        assert process.wait(RUN_S_MAX) == 0
+        assert not answers(endpoint)
+
+
+def test_serve_on_a_used_port_says_so() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run(DEMO, "--serve", "--grpc-port", str(port))
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr

@@ -1,0 +1,163 @@
+"""A whole runtime around synthetic models on virtual time: opener, fleet, dispatcher, and a record of what was seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from support.virtual import VirtualClock, VirtualExecutors, VirtualLoop, inline
+from turnout.backends.synthetic import Model, SyntheticBackend
+from turnout.core.errors import ServingError
+from turnout.core.ids import Revision
+from turnout.core.model import Artefact, Execution, ModelSpec
+from turnout.core.slots import SlotState
+from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec
+from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.dispatcher import Dispatcher, Ticket
+from turnout.runtime.fleet import Fleet
+from turnout.runtime.opening import Opener
+from turnout_wire.tensors import Array, DataType
+
+DECLARED = Signature(
+    (TensorSpec("x", DataType.FP32, (-1, 4)),),
+    (TensorSpec("y", DataType.FP32, (-1, 4)),),
+)
+
+
+@dataclass
+class SyntheticSource:
+    """The ModelSource port over a declared signature."""
+
+    name: str
+    versions: Sequence[int] = (1,)
+    rows_max: int = 8
+    inferred: bool = False
+    execution: Execution = field(default_factory=Execution)
+    problem: str = ""
+
+    @property
+    def artefacts(self) -> list[Artefact]:
+        return [Artefact(Revision(self.name, version, "", f"digest-{version}"), "-") for version in self.versions]
+
+    def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
+        rows_max = self.rows_max if batch else 0
+        return ModelSpec(
+            Signature(declared.inputs, declared.outputs, rows_max), "synthetic", b"", batch_inferred=self.inferred
+        )
+
+
+@dataclass
+class Seen:
+    """The Observer port: keeps what it is told."""
+
+    states: list[tuple[str, str, SlotState, str]] = field(default_factory=list)
+    failures: list[tuple[Revision, int, str, BaseException]] = field(default_factory=list)
+    handler_failures: list[tuple[str, str, BaseException]] = field(default_factory=list)
+    causes: list[BaseException] = field(default_factory=list)
+
+    def slot_changed(
+        self,
+        model: str,
+        slot: str,
+        state: SlotState,
+        revision: Revision | None,
+        why: str,
+        cause: BaseException | None,
+    ) -> None:
+        self.states.append((model, slot, state, why))
+        if cause is not None:
+            self.causes.append(cause)
+
+    def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None:
+        self.failures.append((revision, rows, error_id, error))
+
+    def handler_failed(self, method: str, error_id: str, error: BaseException) -> None:
+        self.handler_failures.append((method, error_id, error))
+
+
+@dataclass
+class Outcome:
+    """What a request came to. `answer` stays None while it is under way, and for ever when it was cancelled."""
+
+    ticket: Ticket | None = None
+    answer: InferenceResponse | ServingError | None = None
+    calls: int = 0
+    kept: list[Array] = field(default_factory=list)  # copies of the answer's arrays as they were when it came
+
+    def done(self, answer: InferenceResponse | ServingError) -> None:
+        self.answer = answer
+        self.calls += 1
+        if isinstance(answer, InferenceResponse):
+            self.kept = [array.copy() for _, array in answer.outputs]
+
+    @property
+    def response(self) -> InferenceResponse:
+        assert isinstance(self.answer, InferenceResponse), self.answer
+        return self.answer
+
+    @property
+    def error(self) -> ServingError:
+        assert isinstance(self.answer, ServingError), self.answer
+        return self.answer
+
+
+class World:
+    """`await World.open(...)`; then `infer` as an edge would."""
+
+    def __init__(self, loop: VirtualLoop, limits: QueueLimits | None = None) -> None:
+        self.loop = loop
+        self.clock = VirtualClock(loop)
+        self.seen = Seen()
+        self.limits = limits or QueueLimits(1000, 1 << 30)
+        self.fleet = Fleet()
+        self.dispatcher = Dispatcher(self.fleet, self.clock, lambda n: 0)
+
+    @classmethod
+    async def open(
+        cls,
+        loop: VirtualLoop,
+        models: Mapping[str, Model],
+        sources: Sequence[SyntheticSource] | None = None,
+        limits: QueueLimits | None = None,
+    ) -> World:
+        world = cls(loop, limits)
+        await world.load(models, sources or [SyntheticSource(name) for name in models])
+        return world
+
+    async def load(
+        self, models: Mapping[str, Model], sources: Sequence[SyntheticSource], draw: Callable[[int], int] | None = None
+    ) -> None:
+        opener = Opener(
+            backend=SyntheticBackend(models),
+            new_executors=lambda name: VirtualExecutors(self.loop, self.clock),
+            limits=self.limits,
+            clock_ns=self.clock,
+            offload=inline,
+            observer=self.seen,
+        )
+        self.fleet = await opener.open(sources)
+        # Warm-up ran in place: let the loop's time catch up with it.
+        self.loop.now_s += self.clock.ahead_ns / 1e9
+        self.clock.ahead_ns = 0
+        self.dispatcher = Dispatcher(self.fleet, self.clock, draw or (lambda n: 0))
+
+    def infer(self, request: InferenceRequest) -> Outcome:
+        """Raises:
+        ServingError: when it is refused at once.
+        """
+        outcome = Outcome()
+        outcome.ticket = self.dispatcher.infer(request, outcome.done)
+        return outcome
+
+    async def after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def request(value: float = 1.0, rows: int = 1, model: str = "m", **more: object) -> InferenceRequest:
+    """A request of the declared signature, filled with `value`."""
+    array: Array = np.full((rows, 4), value, np.float32)
+    array.setflags(write=False)
+    return InferenceRequest(model=model, inputs={"x": array}, **more)  # type: ignore[arg-type]
