@@ -91,7 +91,7 @@ async def test_sigterm_under_load_loses_no_request(slow: Path) -> None:
         for refusal in load.refused:
             # A request that was accepted and lost would tell of a closed socket or a cancelled call.
             assert refusal.status() == "StatusCode.UNAVAILABLE", refusal
-            assert "failed to connect to all addresses" in refusal.message().lower(), refusal
+            assert refusal.message() == "the server stops: send the request to another one", refusal
         assert events(server)[-2:] == ["slot changed", "stopped"]
         assert "Traceback" not in server.stderr
 

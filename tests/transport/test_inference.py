@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 
-from support.edge import Gate, Served, edge, eventually, floats, infer_request, signature
+from support.edge import WAIT_S_MAX, Gate, Served, edge, eventually, floats, infer_request, signature
 from turnout.backends.synthetic import SyntheticModel
 from turnout.runtime.account import Outcome
 from turnout.runtime.batcher import QueueLimits
@@ -132,6 +132,25 @@ async def test_call_cancelled_while_it_runs_is_counted_and_keeps_its_slot_until_
         await eventually(lambda: server.slot().leases == 0)
         assert server.ended(Outcome.CANCELLED) == 1
         assert server.ended(Outcome.SUCCESS) == 0
+
+
+async def test_while_it_stops_the_server_refuses_what_comes_and_answers_what_it_has() -> None:
+    gate = Gate()
+    async with edge({"m": Served(SyntheticModel(signature(), wait=gate))}) as server:
+        gate.shut()
+        taken = asyncio.ensure_future(server.stub.ModelInfer(infer_request(3.0)))
+        await gate.reached()
+        stopping = asyncio.ensure_future(server.server.stop(WAIT_S_MAX))
+        await asyncio.sleep(0)
+        for _ in range(20):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await server.stub.ModelInfer(infer_request())
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert refused.value.details() == "the server stops: send the request to another one"
+        assert not stopping.done()
+        gate.open()
+        assert floats(await taken) == [6.0] * 4
+        await stopping
 
 
 async def test_client_deadline_that_passes_in_the_queue() -> None:

@@ -17,6 +17,8 @@ from turnout_wire.gen import grpc_service_pb2 as pb
 SLOT_PIN = "turnout-slot"  # request metadata
 _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is lost
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
+_QUIET_S = 0.1  # a client that was answered sends its next request well within this
+_TICK_S = 0.01
 
 
 class InferenceHandlers:
@@ -45,17 +47,37 @@ class InferenceHandlers:
         self._stream_inflight_max = stream_inflight_max
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._under_way = 0  # calls of `infer`
+        self._active_ns = 0  # when one of them last ended, or was refused because the server stops
 
     def close(self) -> None:
-        """Read no further request from any stream. What was read is answered; then the stream ends as UNAVAILABLE."""
+        """Refuse new requests as UNAVAILABLE, and read no further one from any stream. What was read is answered."""
         self._closed = True
+        self._active_ns = self._clock_ns()
         for reader in self._readers:
             reader.cancel()
 
+    async def quiet(self, seconds_max: float) -> None:
+        """Once closed: until no request is under way and none has come for a while, at most `seconds_max`. gRPC, when
+        it stops, cancels what arrives before clients have heard of it, and a cancelled call is nothing to retry."""
+        end_ns = self._clock_ns() + int(seconds_max * 1e9)
+        while (now_ns := self._clock_ns()) < end_ns:
+            if not self._under_way and now_ns >= self._active_ns + int(_QUIET_S * 1e9):
+                return
+            await asyncio.sleep(_TICK_S)
+
     async def infer(self, raw: bytes, context: Context) -> bytes:
         """One request, one answer. A client that leaves takes its request out of the queue."""
-        request = self._decode(pb.ModelInferRequest.FromString(raw), context)
-        return codec.encode(request, await self._answer(request), identity=self._identity)
+        self._under_way += 1
+        try:
+            if self._closed:
+                raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
+            request = self._decode(pb.ModelInferRequest.FromString(raw), context)
+            return codec.encode(request, await self._answer(request), identity=self._identity)
+        finally:
+            self._under_way -= 1
+            if self._closed:
+                self._active_ns = self._clock_ns()
 
     async def stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
         """Requests run side by side, answers leave in order. An error is an answer: the stream goes on, unless the

@@ -21,6 +21,9 @@ from turnout.transport.reflection import REFLECTION_PATH, Reflection
 from turnout.transport.status import guarded, guarded_stream
 from turnout_wire.service import METHODS
 
+# How long clients that do not pause are refused one by one, before gRPC tells their connections to go elsewhere.
+_QUIET_S_MAX = 1.0
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
@@ -90,8 +93,9 @@ class GrpcServer:
         self._health.set_serving(False)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new calls, let those under way finish for up to `grace_s` seconds, then cancel the rest."""
+        """Refuse new requests, let those under way finish for up to `grace_s` seconds, then cancel the rest."""
         self._inference.close()
+        await self._inference.quiet(min(grace_s, _QUIET_S_MAX))
         self._health.close()
         self._reflection.close()
         await self._server.stop(grace_s)
