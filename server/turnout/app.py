@@ -24,17 +24,19 @@ from turnout.backends.threads import ThreadExecutors, offload
 from turnout.config import Config
 from turnout.core.errors import LoadError
 from turnout.core.model import Placement
-from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.fleet import Fleet
+from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
 from turnout.store import ModelLimits, Repository
 from turnout.telemetry.logs import LogObserver, start_logging
 from turnout.transport.catalogue import Catalogue
 from turnout.transport.codec import DecodeLimits
 from turnout.transport.health import Health
-from turnout.transport.inference import InferenceHandlers
+from turnout.transport.inference import CallLimits, InferenceHandlers
 from turnout.transport.server import ChannelLimits, GrpcServer, PortInUse
+from turnout.transport.status import OVERLOAD_CODES, status_table
 
 # A message is its tensors and a header; where a tensor's size is open, this is what a message may have.
 _HEADER_BYTES_MAX = 1 << 20
@@ -122,7 +124,10 @@ async def _open(config: Config, observer: LogObserver) -> Fleet:
     opener = Opener(
         backend=backend,
         new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
-        limits=QueueLimits(config.queue_rows_max, config.queue_bytes_max),
+        limits=SlotLimits(
+            config.queue_rows_max, config.queue_bytes_max, config.isolation_runs_max, config.bytes_elements_max
+        ),
+        budget=Budget(config.inflight_rows_max, config.inflight_bytes_max),
         clock_ns=time.monotonic_ns,
         offload=offload,
         observer=observer,
@@ -144,6 +149,7 @@ def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: 
         time.monotonic_ns,
         observer,
         DecodeLimits(config.bytes_elements_max, config.typed_elements_max),
+        CallLimits(config.calls_max, config.receive_timeout_s),
         config.response_identity,
         config.stream_inflight_max,
     )
@@ -157,7 +163,8 @@ def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: 
         ping_interval_ms_min=config.ping_interval_ms_min,
         connection_age_ms_max=config.connection_age_ms_max,
     )
-    return GrpcServer(inference, catalogue, health, limits, observer)
+    table = status_table(OVERLOAD_CODES[config.overload_code])
+    return GrpcServer(inference, catalogue, health, limits, table, observer)
 
 
 async def _drain(server: GrpcServer, stop: _StopSignals, config: Config, observer: LogObserver) -> None:

@@ -61,10 +61,31 @@ class Config(BaseModel):
 
     queue_rows_max: int = Field(8192, ge=1, description="rows that may wait for one slot; more are refused")
     queue_bytes_max: int = Field(1 << 30, ge=1, description="tensor bytes that may wait for one slot; more are refused")
+    inflight_rows_max: int = Field(
+        65_536, ge=1, description="rows under way on this server, over all models; more are refused"
+    )
+    inflight_bytes_max: int = Field(
+        2 << 30, ge=1, description="tensor bytes under way on this server, over all models; more are refused"
+    )
+    calls_max: int = Field(
+        8192, ge=1, description="ModelInfer calls under way, also those still being received; more are refused unread"
+    )
+    receive_timeout_s: Seconds = Field(60, description="how long a ModelInfer request may take to arrive")
+    overload_code: Literal["resource_exhausted", "unavailable"] = Field(
+        "resource_exhausted", description="the status of a full queue or server; Triton's is unavailable"
+    )
+    isolation_runs_max: int = Field(
+        64, ge=0, description="further runs that a failed batch may cost, to find the requests at fault"
+    )
+    refuse_nonfinite: bool = Field(
+        False, description="an answer with a NaN or an infinity is an error, for that request alone"
+    )
     stream_inflight_max: int = Field(
         256, ge=1, le=65536, description="requests of one stream under way; then it is not read"
     )
-    bytes_elements_max: int = Field(65_536, ge=1, description="BYTES elements of one request; more are refused")
+    bytes_elements_max: int = Field(
+        65_536, ge=1, description="BYTES elements of one request or classified output; more are refused"
+    )
     typed_elements_max: int = Field(
         4_194_304,
         ge=1,

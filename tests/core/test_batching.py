@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from turnout.core.batching import BatchQueue, Entry
+from turnout.core.batching import BatchPolicy, BatchQueue, Decision, Entry, QueuePolicy
 
 
 def entry(
@@ -47,7 +47,7 @@ def test_eager_takes_what_waits_without_waiting_for_more() -> None:
 def test_batches_in_order_of_arrival_up_to_rows_max(rows: list[int], batches: list[str]) -> None:
     q = queue(rows_max=4)
     for name, count in zip("abcdefg", rows, strict=False):
-        assert q.offer(entry(name, count))
+        assert not q.offer(entry(name, count))
     formed = []
     while decision := q.poll(0):
         formed.append(names(decision.batch))
@@ -91,18 +91,18 @@ def test_a_lane_of_expired_requests_does_not_hide_the_next_lane() -> None:
 
 def test_bounds_in_rows_and_bytes() -> None:
     q = queue(queue_rows_max=3, queue_bytes_max=35)
-    assert q.offer(entry(rows=2))
-    assert not q.offer(entry(rows=2)), "4 rows are over 3"
-    assert q.offer(entry(rows=1))
+    assert not q.offer(entry(rows=2))
+    assert q.offer(entry(rows=2)) == "3 rows"
     assert not q.offer(entry(rows=1))
+    assert q.offer(entry(rows=1)) == "3 rows"
     q = queue(queue_bytes_max=35)
-    assert q.offer(entry(size=30))
-    assert not q.offer(entry(size=6))
-    assert q.offer(entry(size=5))
+    assert not q.offer(entry(size=30))
+    assert q.offer(entry(size=6)) == "35 bytes"
+    assert not q.offer(entry(size=5))
 
 
 def test_an_empty_queue_takes_a_request_above_its_bounds() -> None:
-    assert queue(queue_rows_max=1, queue_bytes_max=1).offer(entry(rows=4, size=1000))
+    assert not queue(queue_rows_max=1, queue_bytes_max=1).offer(entry(rows=4, size=1000))
 
 
 def test_cancel_drops_a_waiting_request_once() -> None:
@@ -135,7 +135,7 @@ def test_each_request_leaves_once_in_order_and_the_accounts_hold(steps: list[tup
     for now, (what, number, key, deadline) in enumerate(steps):
         if what == "offer":
             new = Entry(now, number, 7, key, deadline, now)
-            taken = q.offer(new)
+            taken = not q.offer(new)
             assert taken == (not waiting or sum(e.rows for e in waiting) + number <= 12)
             if taken:
                 waiting.append(new)
@@ -161,3 +161,205 @@ def test_each_request_leaves_once_in_order_and_the_accounts_hold(steps: list[tup
         assert q.bytes == 7 * len(waiting)
         assert len(q) == len(waiting)
     assert len(set(map(id, left))) == len(left)
+
+
+# Policies
+
+
+def at(name: str, enqueued_ns: int, rows: int = 1, key: object = "k", deadline_ns: int | None = None) -> Entry[str]:
+    return Entry(name, rows, 10, key, deadline_ns, enqueued_ns)
+
+
+def with_policy(rows_max: int = 8, **policy: object) -> BatchQueue[str]:
+    return BatchQueue(rows_max, 1000, 1 << 20, BatchPolicy(**policy))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("default_ns", "override", "asked_ns", "wait_ns"),
+    [
+        (0, False, 0, 0),
+        (0, False, 7, 7),  # with no default, what the client asks holds: Triton's issue 7512
+        (5, False, 0, 5),
+        (5, False, 3, 5),
+        (5, True, 0, 5),
+        (5, True, 3, 3),
+        (5, True, 9, 5),  # never longer than the default
+    ],
+)
+def test_queue_timeouts(default_ns: int, override: bool, asked_ns: int, wait_ns: int) -> None:
+    assert QueuePolicy(timeout_ns=default_ns, override=override).wait_ns(asked_ns) == wait_ns
+
+
+@pytest.mark.parametrize(("priority", "level"), [(0, 2), (1, 1), (3, 3), (4, 2), (10**9, 2)])
+def test_levels(priority: int, level: int) -> None:
+    assert BatchPolicy(priority_levels=3, priority_default=2).level(priority) == level
+    assert BatchPolicy().level(priority) == 0
+
+
+def test_a_delay_holds_a_batch_back_until_the_oldest_has_waited_for_it() -> None:
+    q = with_policy(delay_ns_max=100)
+    q.offer(at("a", 0))
+    q.offer(at("b", 50))
+    assert q.poll(60) == Decision(hold_ns=100)
+    assert q.poll(99) == Decision(hold_ns=100)
+    assert names(q.poll(100).batch) == "ab"
+    assert q.poll(200) == Decision()
+
+
+def test_a_full_batch_is_not_held_back() -> None:
+    q = with_policy(rows_max=4, delay_ns_max=100)
+    for name in "abcde":
+        q.offer(at(name, 0))
+    assert names(q.poll(1).batch) == "abcd"
+    assert q.poll(1).hold_ns == 100
+    q.offer(at("f", 2, rows=4))
+    assert names(q.poll(3).batch) == "e", "what follows does not fit any more: nothing to wait for"
+    assert names(q.poll(3).batch) == "f"
+
+
+@pytest.mark.parametrize(
+    ("preferred", "delay_ns", "rows", "batches"),
+    [
+        # Triton's rule: at a preferred size at once, beyond the largest of them never
+        ((4,), 0, [1, 1, 1, 1, 1], ["abcd", "e"]),
+        ((2, 4), 0, [1, 1, 1], ["ab", "c"]),
+        ((4,), 100, [1, 1, 1, 1, 1], ["abcd", None]),
+        ((2, 4), 100, [1, 1, 1], ["ab", None]),
+        ((4,), 100, [3, 3], ["a", None]),  # together above the largest preferred size: the first goes alone
+        ((4,), 0, [3, 3], ["a", "b"]),
+        ((), 100, [8, 1], ["a", None]),
+        ((4,), 100, [5], ["a"]),
+    ],
+)
+def test_preferred_sizes(preferred: tuple[int, ...], delay_ns: int, rows: list[int], batches: list[str | None]) -> None:
+    q = with_policy(delay_ns_max=delay_ns, preferred_rows=preferred)
+    for name, count in zip("abcdefg", rows, strict=False):
+        q.offer(at(name, 0, count))
+    for batch in batches:
+        decision = q.poll(10)
+        assert (names(decision.batch) or None) == batch
+        assert decision.hold_ns == (100 if batch is None else None)
+
+
+def test_once_the_delay_has_passed_a_preferred_size_is_not_waited_for() -> None:
+    q = with_policy(delay_ns_max=100, preferred_rows=(2,))
+    for name in "abc":
+        q.offer(at(name, 0))
+    assert names(q.poll(100).batch) == "abc"
+
+
+def test_a_lane_that_is_held_back_does_not_hold_up_one_that_is_full() -> None:
+    q = with_policy(rows_max=2, delay_ns_max=100)
+    q.offer(at("a", 0, key=1))
+    q.offer(at("b", 1, key=2))
+    q.offer(at("c", 2, key=2))
+    assert names(q.poll(3).batch) == "bc"
+    q.offer(at("d", 4, key=2))
+    assert q.poll(5) == Decision(hold_ns=100), "the earlier of the two"
+    assert names(q.poll(104).batch) == "a"
+    assert names(q.poll(104).batch) == "d"
+
+
+def test_what_expires_in_a_lane_that_is_held_back_is_told() -> None:
+    q = with_policy(delay_ns_max=100)
+    q.offer(at("a", 0, key=1, deadline_ns=5))
+    q.offer(at("b", 1, key=2))
+    decision = q.poll(6)
+    assert (names(decision.expired), decision.batch, decision.hold_ns) == ("a", (), 101)
+
+
+def test_higher_priorities_go_first_and_lower_ones_fill_up() -> None:
+    q = with_policy(rows_max=3, priority_levels=3, priority_default=2)
+    for name, level in [("a", 3), ("b", 2), ("c", 1), ("d", 2), ("e", 1)]:
+        new = at(name, 0)
+        new.level = level
+        assert not q.offer(new)
+    assert [names(q.poll(0).batch) for _ in range(2)] == ["ceb", "da"]
+
+
+def test_a_level_has_its_own_bound() -> None:
+    q = with_policy(
+        priority_levels=2, priority_default=2, queue=QueuePolicy(requests_max=1), queue_by_level={1: QueuePolicy()}
+    )
+    low, high = at("a", 0), at("b", 0)
+    low.level, high.level = 2, 1
+    assert not q.offer(low)
+    again = at("c", 0)
+    again.level = 2
+    assert q.offer(again) == "1 requests of priority 2"
+    assert not q.offer(high)
+    q.poll(0)
+    assert not q.offer(again)
+    single = with_policy(queue=QueuePolicy(requests_max=1))
+    assert not single.offer(at("a", 0))
+    assert single.offer(at("b", 0)) == "1 requests"
+
+
+def test_who_steps_back_lets_the_others_of_its_level_go_first_and_is_not_lost() -> None:
+    q = with_policy(rows_max=1, priority_levels=2, priority_default=1, queue=QueuePolicy(delays=True))
+    for name, level, delay_ns in [("a", 1, 10), ("b", 1, None), ("c", 2, None), ("d", 1, 50)]:
+        new = at(name, 0)
+        new.level, new.delay_ns = level, delay_ns
+        q.offer(new)
+    assert [names(q.poll(20).batch) for _ in range(5)] == ["b", "d", "a", "c", ""]
+
+
+def test_a_request_that_stepped_back_can_be_cancelled() -> None:
+    q = with_policy(rows_max=1, queue=QueuePolicy(delays=True))
+    first, second = at("a", 0), at("b", 0)
+    first.delay_ns = 5
+    q.offer(first)
+    q.offer(second)
+    assert names(q.poll(9).batch) == "b"
+    assert q.cancel(first)
+    assert (len(q), q.rows, q.bytes) == (0, 0, 0)
+    assert not q.poll(9)
+
+
+policies = st.builds(
+    BatchPolicy,
+    delay_ns_max=st.sampled_from([0, 5, 20]),
+    preferred_rows=st.sampled_from([(), (2,), (2, 4), (3,)]),
+    priority_levels=st.just(3),
+    priority_default=st.integers(1, 3),
+    queue=st.builds(QueuePolicy, delays=st.booleans(), requests_max=st.sampled_from([0, 3])),
+    queue_by_level=st.dictionaries(st.integers(1, 3), st.builds(QueuePolicy, delays=st.booleans()), max_size=2),
+)
+offers = st.tuples(st.integers(1, 4), st.integers(0, 2), st.integers(0, 3), st.none() | st.integers(0, 60))
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies, st.lists(st.none() | offers, max_size=50))
+def test_under_any_policy_each_request_leaves_once_and_none_is_held_beyond_the_delay(
+    policy: BatchPolicy, steps: list[tuple[int, int, int, int | None] | None]
+) -> None:
+    q = BatchQueue[int](4, 1000, 1 << 20, policy)
+    waiting: dict[int, Entry[int]] = {}
+    hold_ns: int | None = None
+    for now, step in enumerate([*steps, *[None] * 30]):
+        if step is not None:
+            rows, key, priority, wait_ns = step
+            new = Entry(now, rows, 7, key, None, now, policy.level(priority))
+            if policy.queue_of(new.level).delays and wait_ns is not None:
+                new.delay_ns = now + wait_ns
+            elif wait_ns is not None:
+                new.deadline_ns = now + wait_ns
+            if not q.offer(new):
+                waiting[now] = new
+            continue
+        decision = q.poll(now)
+        assert sum(e.rows for e in decision.batch) <= 4
+        assert len({e.shape_key for e in decision.batch}) <= 1
+        assert all(e.deadline_ns is None or e.deadline_ns > now for e in decision.batch)
+        for gone in (*decision.batch, *decision.expired):
+            assert waiting.pop(gone.item) is gone
+        hold_ns = decision.hold_ns
+        if not decision.batch:
+            assert all(now < e.enqueued_ns + policy.delay_ns_max for e in waiting.values())
+            assert (hold_ns is None) == (not waiting)
+            assert hold_ns is None or hold_ns > now
+        assert q.rows == sum(e.rows for e in waiting.values())
+        assert len(q) == len(waiting)
+    while q.poll(10**6):
+        pass
+    assert (len(q), q.rows, q.bytes) == (0, 0, 0)

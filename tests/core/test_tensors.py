@@ -68,6 +68,36 @@ def test_refusals_name_the_tensor_the_value_and_the_limit(request_: InferenceReq
     assert caught.value.reason is Reason.INVALID_REQUEST
 
 
+C = TensorSpec("c", DataType.FP32, (2,), optional=True)
+WITH_OPTIONAL = Signature((TensorSpec("a", DataType.FP32, (4,)), C), (Y, TensorSpec("s", DataType.BYTES, (ANY,))))
+
+
+def test_optional_inputs_may_be_left_out() -> None:
+    with_it, without = ask(a=floats(4), c=floats(2)), ask(a=floats(4))
+    assert check(with_it, WITH_OPTIONAL).bytes == 24
+    assert check(without, WITH_OPTIONAL).bytes == 16
+    assert check(with_it, WITH_OPTIONAL).shape_key != check(without, WITH_OPTIONAL).shape_key
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (ask(), r"takes 2 input\(s\) 'a', 'c', 1 of them optional, the request has 0"),
+        (ask(c=floats(2)), "the request has no input 'a', which model 'm' needs"),
+        (ask(a=floats(4), d=floats(2)), "has no input 'd', its inputs are 'a', 'c'"),
+        (ask(a=floats(4), c=floats(3)), r"'c' has shape \[3\], model 'm' takes \[2\]"),
+        (
+            InferenceRequest("m", {"a": floats(4)}, ("s",), classes={"s": 1}),
+            "output 's' is BYTES: parameter 'classification' is for numbers",
+        ),
+    ],
+)
+def test_refusals_around_optional_inputs_and_classifications(request_: InferenceRequest, words: str) -> None:
+    with pytest.raises(ServingError, match=words) as caught:
+        check(request_, WITH_OPTIONAL)
+    assert caught.value.reason is Reason.INVALID_REQUEST
+
+
 def test_the_order_of_checks_is_stable() -> None:
     everything_wrong = ask(outputs=("q",), a=floats(9, 5), c=ints(1, 1))
     with pytest.raises(ServingError, match="no output 'q'"):

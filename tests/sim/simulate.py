@@ -28,7 +28,7 @@ from turnout.core.errors import Reason, ServingError
 from turnout.core.model import Execution
 from turnout.core.slots import SlotState
 from turnout.runtime.account import Outcome as Counted
-from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.jobs import SlotLimits
 
 MS = 1_000_000
 POISON = -1.0
@@ -91,7 +91,7 @@ async def simulate(loop: VirtualLoop, plan: Plan) -> str:
         AssertionError: an invariant does not hold.
     """
     rng = random.Random(plan.seed + 1)
-    world = World(loop, QueueLimits(plan.queue_rows_max, 1 << 30))
+    world = World(loop, SlotLimits(plan.queue_rows_max, 1 << 30))
     model = SyntheticModel(DECLARED)
     execution = Execution(instances=plan.instances)
     await world.load({"m": model}, [SyntheticSource("m", rows_max=plan.rows_max, execution=execution)], rng.randrange)

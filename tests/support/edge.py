@@ -13,17 +13,18 @@ from typing import Any
 import grpc
 import numpy as np
 
+from support.artefacts import synthetic_artefact
 from support.world import Seen
 from turnout.backends.synthetic import SyntheticModel
 from turnout.backends.threads import ThreadExecutors
 from turnout.core.errors import LoadError
-from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution
 from turnout.core.tensors import Signature, TensorSpec
 from turnout.runtime.account import Account, Outcome
-from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.fleet import Fleet
+from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
 from turnout.runtime.ports import Loaded
 from turnout.runtime.slot import Slot
@@ -32,8 +33,9 @@ from turnout.store.repository import RepositoryModel
 from turnout.transport.catalogue import Catalogue
 from turnout.transport.codec import DecodeLimits
 from turnout.transport.health import Health
-from turnout.transport.inference import InferenceHandlers
+from turnout.transport.inference import CallLimits, InferenceHandlers
 from turnout.transport.server import ChannelLimits, GrpcServer
+from turnout.transport.status import status_table
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.service import GRPCInferenceServiceAioStub
 from turnout_wire.tensors import DataType
@@ -47,6 +49,7 @@ CHANNEL_LIMITS = ChannelLimits(
     ping_interval_ms_min=10_000,
     connection_age_ms_max=0,
 )
+CALL_LIMITS = CallLimits(calls_max=1000, receive_timeout_s=60)
 WAIT_S_MAX = 20.0
 
 
@@ -94,9 +97,7 @@ class Served:
     def source(self, name: str) -> RepositoryModel:
         if self.problem:
             return RepositoryModel(name, problem=self.problem)
-        artefacts = tuple(
-            Artefact(Revision(name, v, "", f"{v:064x}"), "-") for v in sorted(self.versions, reverse=True)
-        )
+        artefacts = tuple(synthetic_artefact(name, v, f"{v:064x}") for v in sorted(self.versions, reverse=True))
         return RepositoryModel(name, artefacts, ModelConfiguration.parse(name, self.config))
 
 
@@ -138,7 +139,11 @@ class Edge:
 
 
 async def open_fleet(
-    models: Mapping[str, Served], seen: Seen, limits: QueueLimits, clock_ns: Callable[[], int] = time.monotonic_ns
+    models: Mapping[str, Served],
+    seen: Seen,
+    limits: SlotLimits,
+    clock_ns: Callable[[], int] = time.monotonic_ns,
+    budget: Budget | None = None,
 ) -> Fleet:
     """Slots loaded and warmed as the server does, on threads. What the models ran to warm up is forgotten."""
     loop = asyncio.get_running_loop()
@@ -146,6 +151,7 @@ async def open_fleet(
         backend=_Backend(models),
         new_executors=lambda name: ThreadExecutors(name, loop, clock_ns),
         limits=limits,
+        budget=budget or Budget(1 << 20, 1 << 40),
         clock_ns=clock_ns,
         offload=asyncio.to_thread,
         observer=seen,
@@ -161,7 +167,10 @@ async def open_fleet(
 async def edge(
     models: Mapping[str, Served] | None = None,
     *,
-    limits: QueueLimits | None = None,
+    limits: SlotLimits | None = None,
+    budget: Budget | None = None,
+    call_limits: CallLimits = CALL_LIMITS,
+    overload: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED,
     identity: bool = True,
     stream_inflight_max: int = 256,
     message_bytes_max: int = CHANNEL_LIMITS.message_bytes_max,
@@ -173,19 +182,20 @@ async def edge(
     stand in for the real ones."""
     models = {"m": Served()} if models is None else models
     seen = Seen()
-    real = await open_fleet(models, seen, limits or QueueLimits(1024, 1 << 30), clock_ns)
+    real = await open_fleet(models, seen, limits or SlotLimits(1024, 1 << 30), clock_ns, budget)
     health = Health(fleet or real)
     inference = InferenceHandlers(
         dispatcher or Dispatcher(real, clock_ns, lambda n: 0),
         clock_ns,
         seen,
         DecodeLimits(1000, 1000),
+        call_limits,
         identity,
         stream_inflight_max,
     )
     catalogue = Catalogue(fleet or real, "turnout", "0.0-test", lambda: health.serving, clock_ns)
     channel_limits = replace(CHANNEL_LIMITS, message_bytes_max=message_bytes_max)
-    server = GrpcServer(inference, catalogue, health, channel_limits, seen)
+    server = GrpcServer(inference, catalogue, health, channel_limits, status_table(overload), seen)
     port = await server.start("127.0.0.1", 0)
     address = f"127.0.0.1:{port}"
     try:

@@ -83,7 +83,12 @@ class VirtualExecutors:
 
     def _pull(self) -> None:
         assert self._worker is not None
-        while self._idle and (decision := self._worker.poll(self._clock())):
+        while self._idle:
+            decision = self._worker.poll(self._clock())
+            if not decision:
+                if decision.hold_ns is not None:
+                    self._loop.call_at(decision.hold_ns / 1e9, self._pull)
+                return
             executor = self._idle.pop(0)
             self._all_idle.clear()
             report = self._worker.execute(executor, decision)

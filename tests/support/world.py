@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from support.artefacts import synthetic_artefact
 from support.virtual import VirtualClock, VirtualExecutors, VirtualLoop, inline
 from turnout.backends.synthetic import Model, SyntheticBackend
+from turnout.core.batching import BatchPolicy
 from turnout.core.errors import ServingError
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec
-from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher, Ticket
 from turnout.runtime.fleet import Fleet
+from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
 from turnout_wire.tensors import Array, DataType
 
@@ -37,15 +40,24 @@ class SyntheticSource:
     inferred: bool = False
     execution: Execution = field(default_factory=Execution)
     problem: str = ""
+    policy: BatchPolicy = field(default_factory=BatchPolicy)
+    refuse_nonfinite: bool = False
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def artefacts(self) -> list[Artefact]:
-        return [Artefact(Revision(self.name, version, "", f"digest-{version}"), "-") for version in self.versions]
+        return [synthetic_artefact(self.name, version, f"digest-{version}") for version in self.versions]
 
     def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
         rows_max = self.rows_max if batch else 0
         return ModelSpec(
-            Signature(declared.inputs, declared.outputs, rows_max), "synthetic", b"", batch_inferred=self.inferred
+            Signature(declared.inputs, declared.outputs, rows_max),
+            "synthetic",
+            b"",
+            batch_inferred=self.inferred,
+            policy=self.policy,
+            refuse_nonfinite=self.refuse_nonfinite,
+            labels=self.labels,
         )
 
 
@@ -107,11 +119,12 @@ class Outcome:
 class World:
     """`await World.open(...)`; then `infer` as an edge would."""
 
-    def __init__(self, loop: VirtualLoop, limits: QueueLimits | None = None) -> None:
+    def __init__(self, loop: VirtualLoop, limits: SlotLimits | None = None) -> None:
         self.loop = loop
         self.clock = VirtualClock(loop)
         self.seen = Seen()
-        self.limits = limits or QueueLimits(1000, 1 << 30)
+        self.limits = limits or SlotLimits(1000, 1 << 30)
+        self.budget = Budget(1 << 20, 1 << 40)
         self.fleet = Fleet()
         self.dispatcher = Dispatcher(self.fleet, self.clock, lambda n: 0)
 
@@ -121,9 +134,11 @@ class World:
         loop: VirtualLoop,
         models: Mapping[str, Model],
         sources: Sequence[SyntheticSource] | None = None,
-        limits: QueueLimits | None = None,
+        limits: SlotLimits | None = None,
+        budget: Budget | None = None,
     ) -> World:
         world = cls(loop, limits)
+        world.budget = budget or world.budget
         await world.load(models, sources or [SyntheticSource(name) for name in models])
         return world
 
@@ -134,6 +149,7 @@ class World:
             backend=SyntheticBackend(models),
             new_executors=lambda name: VirtualExecutors(self.loop, self.clock),
             limits=self.limits,
+            budget=self.budget,
             clock_ns=self.clock,
             offload=inline,
             observer=self.seen,

@@ -54,7 +54,7 @@ LIMITS = codec.DecodeLimits(bytes_elements_max=100, typed_elements_max=1000)
 
 
 def decode(request: pb.ModelInferRequest, deadline_ns: int | None = None) -> InferenceRequest:
-    return codec.decode(request, NOW_NS, deadline_ns, LIMITS)
+    return codec.decode(request, deadline_ns, LIMITS, codec.version_of(request.model_version))
 
 
 def plain(datatype: DataType) -> list[Any]:
@@ -108,7 +108,7 @@ def test_names_versions_outputs_and_ids_are_taken_over() -> None:
     request.model_version, request.id = "12", "id-1"
     request.outputs.add(name="b")
     request.outputs.add(name="a")
-    decoded = codec.decode(request, NOW_NS, None, LIMITS, "green")
+    decoded = codec.decode(request, None, LIMITS, codec.version_of("12"), "green")
     assert (decoded.model, decoded.version, decoded.slot) == ("m", 12, "green")
     assert decoded.outputs == ("b", "a")
     assert (decoded.request_id, decoded.inference_id) == ("id-1", "id-1")
@@ -121,24 +121,13 @@ def test_id_is_minted_only_for_requests_without_one() -> None:
     assert re.fullmatch("[0-9a-f]{16}", first.inference_id) and first.inference_id != second.inference_id
 
 
-@pytest.mark.parametrize(
-    ("timeout_us", "deadline_ns", "expected_ns"),
-    [
-        (None, None, None),
-        (None, NOW_NS + 5, NOW_NS + 5),
-        (0, None, None),  # 0 is Triton's "no timeout"
-        (0, NOW_NS + 5, NOW_NS + 5),
-        (1, None, NOW_NS + 1000),
-        (1, NOW_NS + 999, NOW_NS + 999),
-        (1, NOW_NS + 1001, NOW_NS + 1000),
-        (2**63 - 1, None, NOW_NS + (2**63 - 1) * 1000),
-    ],
-)
-def test_deadline_is_the_earlier_one(timeout_us: int | None, deadline_ns: int | None, expected_ns: int | None) -> None:
+@pytest.mark.parametrize("timeout_us", [0, 1, 2**63 - 1])  # 0 is Triton's "no timeout"
+def test_deadline_and_queue_timeout_are_taken_apart(timeout_us: int) -> None:
     request = message()
-    if timeout_us is not None:
-        request.parameters["timeout"].int64_param = timeout_us
-    assert decode(request, deadline_ns).deadline_ns == expected_ns
+    request.parameters["timeout"].int64_param = timeout_us
+    decoded = decode(request, NOW_NS)
+    assert (decoded.deadline_ns, decoded.timeout_ns) == (NOW_NS, timeout_us * 1000)
+    assert (decode(message()).deadline_ns, decode(message()).timeout_ns) == (None, 0)
 
 
 def test_parameters_that_are_taken() -> None:
@@ -146,11 +135,30 @@ def test_parameters_that_are_taken() -> None:
     request.parameters["priority"].uint64_param = 3  # as tritonclient sends it
     request.parameters["sequence_id"].int64_param = 7  # ignored: no model here has sequences
     request.parameters["sequence_start"].bool_param = True
+    request.parameters["sequence_end"].bool_param = False
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     request.parameters["mine"].double_param = 0.5
-    assert decode(request).model == "m"
+    assert decode(request).priority == 3
     request.parameters["priority"].int64_param = 0
-    assert decode(request).model == "m"
+    request.parameters["sequence_id"].string_param = "seven"
+    assert decode(request).priority == 0
+    assert decode(message()).priority == 0
+
+
+def test_classifications_are_taken_by_output() -> None:
+    request = message()
+    request.outputs.add(name="y").parameters["classification"].int64_param = 3
+    request.outputs.add(name="z")
+    decoded = decode(request)
+    assert (decoded.outputs, decoded.classes) == (("y", "z"), {"y": 3})
+
+
+def test_a_million_names_are_no_work() -> None:
+    """Looking for duplicates must not take the square of what a message can hold."""
+    request = message()
+    for index in range(200_000):
+        request.outputs.add(name=str(index))
+    assert len(decode(request).outputs) == 200_000
 
 
 Spoil = Callable[[pb.ModelInferRequest], object]
@@ -208,8 +216,8 @@ def same_output_twice(request: pb.ModelInferRequest) -> None:
     request.outputs.add(name="y")
 
 
-def output_parameter(key: str) -> Spoil:
-    return lambda request: request.outputs.add(name="y").parameters[key].MergeFrom(pb.InferParameter(int64_param=1))
+def output_parameter(key: str, **value: Any) -> Spoil:
+    return lambda request: request.outputs.add(name="y").parameters[key].MergeFrom(pb.InferParameter(**value))
 
 
 REFUSALS: dict[str, tuple[Spoil, Reason, str]] = {
@@ -282,9 +290,33 @@ REFUSALS: dict[str, tuple[Spoil, Reason, str]] = {
         Reason.UNSUPPORTED,
         r"input 'x': parameter 'shared_memory_region'",
     ),
-    "shared memory out": (output_parameter("shared_memory_offset"), Reason.UNSUPPORTED, r"output 'y'.*_offset'"),
-    "classification": (output_parameter("classification"), Reason.UNSUPPORTED, r"output 'y'.*'classification'"),
-    "output twice": (same_output_twice, Reason.INVALID_REQUEST, r"output 'y' is requested twice"),
+    "shared memory out": (
+        output_parameter("shared_memory_offset", int64_param=1),
+        Reason.UNSUPPORTED,
+        r"output 'y'.*_offset'",
+    ),
+    "classification of 0": (
+        output_parameter("classification", int64_param=0),
+        Reason.INVALID_REQUEST,
+        r"output 'y': parameter 'classification' must be an int64 from 1",
+    ),
+    "classification as text": (
+        output_parameter("classification", string_param="1"),
+        Reason.INVALID_REQUEST,
+        r"output 'y': parameter 'classification' must be an int64 from 1",
+    ),
+    "sequence_id as bool": (
+        parameter("sequence_id", bool_param=True),
+        Reason.INVALID_REQUEST,
+        r"parameter 'sequence_id' is a bool_param, it must be int64_param or uint64_param or string_param",
+    ),
+    "sequence_start as int": (parameter("sequence_start", int64_param=1), Reason.INVALID_REQUEST, r"'sequence_start'"),
+    "final response as int": (
+        parameter("triton_enable_empty_final_response", int64_param=1),
+        Reason.INVALID_REQUEST,
+        r"'triton_enable_empty_final_response' is a int64_param",
+    ),
+    "output twice": (same_output_twice, Reason.INVALID_REQUEST, r"output 'y' is given twice"),
 }
 
 

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from support.edge import WAIT_S_MAX, Gate, Served, edge, eventually, floats, infer_request, signature
 from turnout.backends.synthetic import SyntheticModel
 from turnout.runtime.account import Outcome
-from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.jobs import SlotLimits
 from turnout.transport import codec
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.service import METHODS
@@ -195,7 +195,7 @@ async def test_timeout_parameter_that_passes_in_the_queue() -> None:
 
 async def test_full_queue_says_when_to_retry() -> None:
     gate = Gate()
-    async with edge({"m": Served(SyntheticModel(signature(), wait=gate))}, limits=QueueLimits(2, 1 << 20)) as server:
+    async with edge({"m": Served(SyntheticModel(signature(), wait=gate))}, limits=SlotLimits(2, 1 << 20)) as server:
         gate.shut()
         first = asyncio.ensure_future(server.stub.ModelInfer(infer_request()))
         await gate.reached()

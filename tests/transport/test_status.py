@@ -15,7 +15,7 @@ from support.edge import Edge, FakeContext, Gate, Served, edge, eventually, infe
 from support.world import Seen
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.errors import Reason, ServingError
-from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.jobs import SlotLimits
 from turnout.transport import codec, status
 from turnout.transport.status import STATUS, guarded, guarded_stream
 from turnout_wire.gen import grpc_service_pb2 as pb
@@ -30,7 +30,7 @@ ROWS: dict[Reason, tuple[grpc.StatusCode, str]] = {
     Reason.QUEUE_FULL: (grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue of model 'm' is full"),
     Reason.DEADLINE_EXCEEDED: (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of request 'r'"),
     Reason.EXECUTION_FAILED: (grpc.StatusCode.INTERNAL, "model 'm' failed to run"),
-    Reason.UNSUPPORTED: (grpc.StatusCode.UNIMPLEMENTED, "does not support parameter 'classification'"),
+    Reason.UNSUPPORTED: (grpc.StatusCode.UNIMPLEMENTED, "Turnout has no shared memory"),
     Reason.RESPONSE_TOO_LARGE: (grpc.StatusCode.INVALID_ARGUMENT, "above gRPC's limit"),
 }
 
@@ -51,7 +51,7 @@ async def ready_to_refuse(reason: Reason, monkeypatch: pytest.MonkeyPatch) -> As
         versions=(1, 2),
         failing={1: "bad file"},
     )
-    async with edge({"m": served}, limits=QueueLimits(1, 1 << 20), clock_ns=lambda: now_ns) as server:
+    async with edge({"m": served}, limits=SlotLimits(1, 1 << 20), clock_ns=lambda: now_ns) as server:
         request = infer_request(request_id="r")
         before = None
         if reason in (Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED):
@@ -73,7 +73,7 @@ async def ready_to_refuse(reason: Reason, monkeypatch: pytest.MonkeyPatch) -> As
             case Reason.EXECUTION_FAILED:
                 request = infer_request(13.0, request_id="r")
             case Reason.UNSUPPORTED:
-                request.outputs.add(name="y").parameters["classification"].int64_param = 1
+                request.outputs.add(name="y").parameters["shared_memory_offset"].int64_param = 1
             case Reason.RESPONSE_TOO_LARGE:
                 monkeypatch.setattr(codec, "MESSAGE_BYTES_MAX", 10)
 

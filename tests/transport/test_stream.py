@@ -22,7 +22,7 @@ from support.edge import (
 )
 from turnout.backends.synthetic import SyntheticModel
 from turnout.runtime.account import Outcome
-from turnout.runtime.batcher import QueueLimits
+from turnout.runtime.jobs import SlotLimits
 from turnout_wire.gen import grpc_service_pb2 as pb
 
 END_ON_ERROR = (("triton_grpc_error", "true"),)
@@ -126,6 +126,9 @@ async def test_garbage_in_a_stream_is_one_error_among_answers() -> None:
 
 async def test_an_exception_in_a_stream_leaves_an_id_and_the_stream_open() -> None:
     class Broken:
+        def find(self, *pins: object) -> None:
+            pass
+
         def infer(self, request: object, on_done: object) -> None:
             raise RuntimeError("/secret of another tenant")
 
@@ -158,7 +161,7 @@ async def test_first_error_ends_the_stream_where_the_client_asked_for_that() -> 
 
 async def test_the_error_that_ends_a_stream_keeps_its_metadata() -> None:
     gate, model = gated()
-    async with edge({"m": Served(model)}, limits=QueueLimits(1, 1 << 20)) as server:
+    async with edge({"m": Served(model)}, limits=SlotLimits(1, 1 << 20)) as server:
         gate.shut()
         before = [asyncio.ensure_future(server.stub.ModelInfer(infer_request()))]
         await gate.reached()

@@ -59,15 +59,19 @@ class ThreadExecutors:
         while True:
             with self._condition:
                 while not (decision := worker.poll(self._clock_ns())):
-                    if self._stopping:
+                    if self._stopping and not worker.waiting():
                         self._loop.call_soon_threadsafe(self._end)
                         return
-                    self._condition.wait()
+                    self._condition.wait(self._hold_s(decision.hold_ns))
                 if worker.waiting():
                     self._condition.notify()  # one wake-up stands for all that a turn of the loop offered
             report = worker.execute(index, decision)
             self._loop.call_soon_threadsafe(worker.deliver, report)
             del decision, report  # the next wait may be long, and these hold request and answer buffers
+
+    def _hold_s(self, until_ns: int | None) -> float | None:
+        """A timed wait of the thread is finer than a timer of the loop."""
+        return None if until_ns is None else max(until_ns - self._clock_ns(), 0) / 1e9
 
     def _end(self) -> None:
         self._running -= 1

@@ -1,19 +1,72 @@
 """The batch queue: decides which waiting requests run together, and when. Pure: the caller passes the time, holds
 the lock and does the waiting.
 
-Policy `eager` (work-conserving): an executor that is free takes all that is queued and fits, at once. Requests join
-a batch only when their non-batch shapes are equal; they are taken in order of arrival and never split. What is
-expired or cancelled is dropped when a batch is formed, so that nothing runs for a client that has left.
+Requests join a batch only when their non-batch shapes are equal; they are taken by priority, then in order of arrival,
+and never split. What is expired or cancelled is dropped when a batch is formed, so that nothing runs for a client that
+has left. Without a delay the queue is work-conserving: an executor that is free takes all that fits, at once.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """How the requests of one priority level wait; Triton's ModelQueuePolicy.
+
+    Attributes:
+        timeout_ns: how long a request may wait; 0: for ever.
+        delays: at the timeout, a request goes behind the others of its level (DELAY) instead of failing (REJECT).
+        override: a request may ask for a shorter timeout than `timeout_ns`. Without a `timeout_ns` it always may.
+        requests_max: requests that may wait on the level; 0: as many as the queue takes.
+    """
+
+    timeout_ns: int = 0
+    delays: bool = False
+    override: bool = False
+    requests_max: int = 0
+
+    def wait_ns(self, asked_ns: int) -> int:
+        """How long a request may wait that asks for `asked_ns`; 0: for ever, on both sides."""
+        if not self.timeout_ns:
+            return asked_ns
+        return min(self.timeout_ns, asked_ns) if asked_ns and self.override else self.timeout_ns
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When a batch is sent, and in what order requests are taken; Triton's ModelDynamicBatching.
+
+    Attributes:
+        delay_ns_max: how long the oldest request may be held back for others to join; 0: not at all.
+        preferred_rows: sizes at which a batch is sent without waiting for more.
+        preserve_ordering: answers leave in the order in which the requests came.
+        priority_levels: 1 is the highest, this the lowest; 0: there are none.
+        priority_default: the level of requests that name none, or one that is not there.
+        queue: how requests wait; `queue_by_level` has the levels that differ.
+    """
+
+    delay_ns_max: int = 0
+    preferred_rows: tuple[int, ...] = ()
+    preserve_ordering: bool = False
+    priority_levels: int = 0
+    priority_default: int = 0
+    queue: QueuePolicy = QueuePolicy()
+    queue_by_level: Mapping[int, QueuePolicy] = field(default_factory=dict)
+
+    def level(self, priority: int) -> int:
+        """The level on which a request of this priority waits."""
+        return priority if 1 <= priority <= self.priority_levels else self.priority_default
+
+    def queue_of(self, level: int) -> QueuePolicy:
+        return self.queue_by_level.get(level, self.queue)
 
 
 @dataclass(slots=True, eq=False)
@@ -26,51 +79,66 @@ class Entry(Generic[T]):
     shape_key: Hashable
     deadline_ns: int | None
     enqueued_ns: int
+    level: int = 0
+    delay_ns: int | None = None  # from this time on it lets the others of its level go first
+    rank: int = 0  # its turn: by level, and behind the others of the level once it stepped back
 
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[T]):
-    """What an executor is to do now: run `batch` (empty: wait for the next offer), and tell `expired` so."""
+    """What an executor is to do now: run `batch` and tell `expired` so. With neither: wait for the next offer, or until
+    `hold_ns` where that is set."""
 
     batch: tuple[Entry[T], ...] = ()
     expired: tuple[Entry[T], ...] = ()
+    hold_ns: int | None = None
 
     def __bool__(self) -> bool:
         return bool(self.batch or self.expired)
 
 
 class BatchQueue(Generic[T]):
-    """Requests of one slot, in order of arrival, bounded in rows and bytes.
+    """Requests of one slot, bounded in rows and bytes.
 
     Args:
         rows_max: rows of the largest batch.
         queue_rows_max, queue_bytes_max: bounds of what may wait; a request that would cross one is not taken.
     """
 
-    def __init__(self, rows_max: int, queue_rows_max: int, queue_bytes_max: int) -> None:
+    def __init__(
+        self, rows_max: int, queue_rows_max: int, queue_bytes_max: int, policy: BatchPolicy | None = None
+    ) -> None:
         self.rows = 0
         self.bytes = 0
         self._rows_max = rows_max
         self._queue_rows_max = queue_rows_max
         self._queue_bytes_max = queue_bytes_max
-        # Ordered dicts give first-in-first-out and removal of a cancelled entry, both in constant time.
-        self._arrivals: OrderedDict[Entry[T], None] = OrderedDict()
-        self._lanes: dict[Hashable, OrderedDict[Entry[T], None]] = {}
+        self._policy = policy or BatchPolicy()
+        levels = self._policy.priority_levels + 1
+        self._delays = any(queue.delays for queue in (self._policy.queue, *self._policy.queue_by_level.values()))
+        self._preferred = frozenset(self._policy.preferred_rows)
+        self._preferred_max = max((rows for rows in self._preferred if rows <= rows_max), default=rows_max)
+        self._arrivals: _Line[T] = _Line()
+        self._lanes: dict[Hashable, _Line[T]] = {}  # by shape
+        self._requests_max = [self._policy.queue_of(level).requests_max for level in range(levels)]
+        self._waiting = [0] * levels  # requests by level
 
     def __len__(self) -> int:
         return len(self._arrivals)
 
-    def offer(self, entry: Entry[T]) -> bool:
-        """Take the entry, or return False when the queue is at a bound. An empty queue takes any entry."""
-        if self._arrivals and (
-            self.rows + entry.rows > self._queue_rows_max or self.bytes + entry.bytes > self._queue_bytes_max
-        ):
-            return False
-        self._arrivals[entry] = None
-        self._lanes.setdefault(entry.shape_key, OrderedDict())[entry] = None
-        self.rows += entry.rows
-        self.bytes += entry.bytes
-        return True
+    def offer(self, entry: Entry[T]) -> str:
+        """Take the entry and return "", or return the bound that keeps it out. An empty queue takes any entry."""
+        requests_max = self._requests_max[entry.level]
+        if requests_max and self._waiting[entry.level] >= requests_max:
+            return f"{requests_max} requests" + (f" of priority {entry.level}" if self._policy.priority_levels else "")
+        if self.rows:
+            if self.rows + entry.rows > self._queue_rows_max:
+                return f"{self._queue_rows_max} rows"
+            if self.bytes + entry.bytes > self._queue_bytes_max:
+                return f"{self._queue_bytes_max} bytes"
+        entry.rank = 2 * entry.level
+        self._put(entry)
+        return ""
 
     def cancel(self, entry: Entry[T]) -> bool:
         """Drop a waiting entry; False when it is no longer waiting (it runs, ended, or was never taken)."""
@@ -80,29 +148,127 @@ class BatchQueue(Generic[T]):
         return True
 
     def poll(self, now_ns: int) -> Decision[T]:
-        """Form the next batch: the oldest live request, and those of its shape behind it that fit."""
+        """Form the next batch, or say how long to hold it back."""
         expired: list[Entry[T]] = []
+        hold_ns: int | None = None
+        for lane in self._lanes_in_turn():
+            batch, release_ns = self._form(lane, now_ns, expired)
+            if batch:
+                for entry in batch:
+                    self._remove(entry)
+                return Decision(tuple(batch), tuple(expired))
+            if release_ns is not None:
+                hold_ns = release_ns if hold_ns is None else min(hold_ns, release_ns)
+        return Decision((), tuple(expired), hold_ns)
+
+    def _lanes_in_turn(self) -> Iterator[_Line[T]]:
+        """The lanes by their first entries. Where nothing is held back, a lane that is not sent has been emptied."""
+        if not self._policy.delay_ns_max:
+            while self._arrivals:
+                yield self._lanes[next(iter(self._arrivals)).shape_key]
+        else:
+            yield from [self._lanes[key] for key in dict.fromkeys(entry.shape_key for entry in self._arrivals)]
+
+    def _form(self, lane: _Line[T], now_ns: int, expired: list[Entry[T]]) -> tuple[list[Entry[T]], int | None]:
+        """The lane's next batch; or none yet, and when at the latest. Triton's rule: at a preferred size, else when
+        full, else when the oldest has waited for the delay."""
+        delay_ns_max = self._policy.delay_ns_max
+        if self._delays:
+            self._step_back(lane, now_ns)
         batch: list[Entry[T]] = []
-        rows = 0
-        while self._arrivals and not batch:
-            lane = self._lanes[next(iter(self._arrivals)).shape_key]
-            while lane and rows < self._rows_max:
-                entry = next(iter(lane))
-                if entry.deadline_ns is not None and entry.deadline_ns <= now_ns:
-                    expired.append(entry)
-                elif rows and rows + entry.rows > self._rows_max:
-                    break
-                else:
-                    batch.append(entry)
-                    rows += entry.rows
-                self._remove(entry)
-        return Decision(tuple(batch), tuple(expired))
+        gone: list[Entry[T]] = []
+        rows = preferred = 0
+        full = False
+        for entry in lane:
+            if entry.deadline_ns is not None and entry.deadline_ns <= now_ns:
+                gone.append(entry)
+                continue
+            if rows + entry.rows > self._preferred_max and batch and not preferred:
+                preferred = len(batch)
+            if rows + entry.rows > self._rows_max and batch:
+                full = True
+                break
+            batch.append(entry)
+            rows += entry.rows
+            if rows in self._preferred:
+                preferred = len(batch)
+            if rows >= self._rows_max:
+                break
+        for entry in gone:
+            self._remove(entry)
+        expired += gone
+        if not batch:
+            return [], None
+        release_ns = min(entry.enqueued_ns for entry in batch) + delay_ns_max if delay_ns_max else None
+        due = release_ns is not None and release_ns <= now_ns
+        if self._preferred and preferred and not due:
+            return batch[:preferred], None
+        if full or rows >= self._preferred_max or due or release_ns is None:
+            return batch, None
+        return [], release_ns
+
+    def _step_back(self, lane: _Line[T], now_ns: int) -> None:
+        """Let those whose timeout says so go behind the others of their level, once."""
+        for entry in [e for e in lane if e.delay_ns is not None and not e.rank & 1 and e.delay_ns <= now_ns]:
+            for line in (self._arrivals, lane):
+                line.remove(entry)
+            entry.rank += 1
+            for line in (self._arrivals, lane):
+                line.add(entry)
+
+    def _put(self, entry: Entry[T]) -> None:
+        self._arrivals.add(entry)
+        lane = self._lanes.get(entry.shape_key)
+        if lane is None:
+            lane = self._lanes[entry.shape_key] = _Line()
+        lane.add(entry)
+        self._waiting[entry.level] += 1
+        self.rows += entry.rows
+        self.bytes += entry.bytes
 
     def _remove(self, entry: Entry[T]) -> None:
-        del self._arrivals[entry]
+        self._arrivals.remove(entry)
         lane = self._lanes[entry.shape_key]
-        del lane[entry]
+        lane.remove(entry)
         if not lane:
             del self._lanes[entry.shape_key]
+        self._waiting[entry.level] -= 1
         self.rows -= entry.rows
         self.bytes -= entry.bytes
+
+
+class _Line(Generic[T]):
+    """Entries by rank, within a rank in order of arrival. Ordered dicts give first-in-first-out and removal of a
+    cancelled entry, both in constant time."""
+
+    __slots__ = ("_ranks",)
+
+    def __init__(self) -> None:
+        self._ranks: dict[int, OrderedDict[Entry[T], None]] = {}  # in order, none empty
+
+    def __len__(self) -> int:
+        return sum(map(len, self._ranks.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._ranks)
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return chain.from_iterable(self._ranks.values())
+
+    def __contains__(self, entry: Entry[T]) -> bool:
+        return entry in self._ranks.get(entry.rank, ())
+
+    def add(self, entry: Entry[T]) -> None:
+        rank = self._ranks.get(entry.rank)
+        if rank is not None:
+            rank[entry] = None
+            return
+        self._ranks[entry.rank] = OrderedDict(((entry, None),))
+        if len(self._ranks) > 1:
+            self._ranks = dict(sorted(self._ranks.items()))
+
+    def remove(self, entry: Entry[T]) -> None:
+        rank = self._ranks[entry.rank]
+        del rank[entry]
+        if not rank:
+            del self._ranks[entry.rank]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 
+from turnout.core.batching import BatchPolicy
 from turnout.core.ids import Revision
-from turnout.core.tensors import Signature
+from turnout.core.tensors import Signature, Tensors
+
+Options = tuple[tuple[str, str], ...]  # names and values, as ONNX Runtime takes them
 
 
 class Device(Enum):
@@ -27,16 +32,50 @@ class Execution:
     graph_level: int = 0  # Triton's optimization.graph.level: 0 all, -1 basic, 1 extended, 2 none
     intra_op_threads: int | None = None  # None: the server's setting
     inter_op_threads: int | None = None
+    parallel: bool = False  # operators of one run side by side (ONNX Runtime's ORT_PARALLEL)
+    cpu_arena: bool = True
+    memory_pattern: bool = True
+    session_entries: Options = ()  # session configuration entries, `session.…`
+    run_entries: Options = ()  # run configuration entries, such as the arena's shrinkage
+    disabled_optimizers: tuple[str, ...] = ()
+    cuda: Options = ()  # options of the CUDA provider
+    tensorrt: Options | None = None  # options of the TensorRT provider; None: only where the server's --provider says
+    openvino: Options | None = None
+    op_libraries: tuple[str, ...] = ()  # libraries of custom operators, by name in the model's folder
+
+
+@dataclass(frozen=True, slots=True)
+class OpenArtefact:
+    """An artefact's files, open for reading: descriptors, so that what is loaded is what was checked.
+
+    Attributes:
+        model: the name of the model file among `files`.
+        files: descriptors by path relative to the version's folder, with `/`: the model and what may hold its weights.
+        libraries: descriptors of the model's operator libraries by name.
+    """
+
+    model: str
+    files: Mapping[str, int]
+    libraries: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A revision's file, hashed. The path stays inside the server: no message carries it. `problem` says why there is
-    no such file."""
+    """A revision's files, hashed. `open` gives them for as long as its context lasts, and raises LoadError where they
+    are no longer what was hashed. `problem` says why there are none."""
 
     revision: Revision
-    path: str
+    open: Callable[[], AbstractContextManager[OpenArtefact]]
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupSample:
+    """Data for warm-up that a configuration gives: inputs without open dimensions, run `count` times."""
+
+    name: str
+    inputs: Tensors
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +86,10 @@ class ModelSpec:
     platform: str
     config_wire: bytes  # the completed ModelConfig, serialised: opaque to everything but transport
     batch_inferred: bool = False  # rows_max was guessed from the file, not configured: warm-up must prove it
+    policy: BatchPolicy = field(default_factory=BatchPolicy)
+    warmup: tuple[WarmupSample, ...] = ()
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of outputs, for classification
+    refuse_nonfinite: bool = False  # an answer with a NaN or an infinity is an error
     warnings: tuple[str, ...] = field(default=())
 
 

@@ -37,6 +37,7 @@ class TensorSpec:
     datatype: DataType
     shape: tuple[int, ...]
     model_shape: tuple[int, ...] | None = None  # what the model itself takes or gives, where it differs (`reshape`)
+    optional: bool = False  # an input that the model has a default for
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape fits: same rank, each dimension equal or open."""
@@ -54,11 +55,14 @@ class Signature:
     rows_max: int = 0
     # Derived once, for the hot path.
     input_names: frozenset[str] = field(init=False, repr=False, compare=False)
+    required_names: frozenset[str] = field(init=False, repr=False, compare=False)
     output_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
     output_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_names", frozenset(spec.name for spec in self.inputs))
+        required = frozenset(spec.name for spec in self.inputs if not spec.optional)
+        object.__setattr__(self, "required_names", required)
         object.__setattr__(self, "output_names", tuple(spec.name for spec in self.outputs))
         object.__setattr__(self, "output_by_name", {spec.name: spec for spec in self.outputs})
 
@@ -86,6 +90,9 @@ class InferenceRequest:
     request_id: str = ""  # the client's, echoed
     inference_id: str = ""  # the request's id, or one that the server minted; joins logs, shadows and feedback
     deadline_ns: int | None = None  # monotonic; None: the client waits for ever
+    timeout_ns: int = 0  # how long it may wait in the queue, as far as the model's queue policy lets it say; 0: no wish
+    priority: int = 0  # 1 is the highest; 0: no wish
+    classes: Mapping[str, int] = field(default_factory=dict)  # outputs to answer as their k largest elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,10 @@ def check(request: InferenceRequest, signature: Signature) -> Admission:
     size = 0
     key: list[Hashable] = []
     for spec in signature.inputs:
-        array = request.inputs[spec.name]
+        array = request.inputs.get(spec.name)
+        if array is None:
+            key.append(None)
+            continue
         if array.dtype != spec.datatype.dtype:
             raise _invalid(
                 f"input '{spec.name}' has datatype {_datatype_name(array)}, "
@@ -153,15 +163,25 @@ def _check_names(request: InferenceRequest, signature: Signature) -> None:
         if name not in signature.output_by_name:
             known = _list(signature.output_names)
             raise _invalid(f"model '{request.model}' has no output '{name}', its outputs are {known}")
-    if len(request.inputs) != len(signature.input_names):
+    for name in request.classes:
+        if signature.output_by_name[name].datatype is DataType.BYTES:
+            raise _invalid(f"output '{name}' is BYTES: parameter 'classification' is for numbers")
+    names = request.inputs.keys()
+    if names == signature.input_names:
+        return
+    known = _list(signature.input_names)
+    if not len(signature.required_names) <= len(names) <= len(signature.input_names):
+        optional = len(signature.input_names) - len(signature.required_names)
         raise _invalid(
-            f"model '{request.model}' takes {len(signature.input_names)} input(s) {_list(signature.input_names)}, "
-            f"the request has {len(request.inputs)}"
+            f"model '{request.model}' takes {len(signature.input_names)} input(s) {known}"
+            + (f", {optional} of them optional" if optional else "")
+            + f", the request has {len(names)}"
         )
-    if request.inputs.keys() != signature.input_names:
-        name = next(name for name in request.inputs if name not in signature.input_names)
-        known = _list(signature.input_names)
-        raise _invalid(f"model '{request.model}' has no input '{name}', its inputs are {known}")
+    for name in names:
+        if name not in signature.input_names:
+            raise _invalid(f"model '{request.model}' has no input '{name}', its inputs are {known}")
+    if missing := signature.required_names - names:
+        raise _invalid(f"the request has no input {_list(missing)}, which model '{request.model}' needs")
 
 
 def _rows(inputs: Tensors, signature: Signature) -> int:

@@ -22,9 +22,12 @@ class InputBuffers:
         self._buffers: dict[str, Array] = {}
 
     def assemble(self, requests: Sequence[Tensors]) -> dict[str, Array]:
-        """The arrays to run: inputs of equal non-batch shape, stacked along the first dimension in order."""
+        """The arrays to run: inputs of equal non-batch shape, stacked along the first dimension in order. An optional
+        input is in all of the requests or in none."""
         inputs = {}
         for spec in self._signature.inputs:
+            if spec.name not in requests[0]:
+                continue
             parts = [request[spec.name] for request in requests]
             array = parts[0] if len(parts) == 1 else self._stack(spec, parts)
             if spec.model_shape is not None:

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from turnout.core.batching import Entry
 from turnout.core.errors import ServingError
 from turnout.core.routing import BASIS_POINTS
-from turnout.core.tensors import InferenceRequest, InferenceResponse
+from turnout.core.tensors import InferenceRequest, InferenceResponse, TensorSpec
 from turnout.runtime.account import OUTCOME_OF, Outcome
-from turnout.runtime.batcher import Answer, Job, expired
 from turnout.runtime.fleet import Fleet, Lease
+from turnout.runtime.jobs import Answer, Job
 from turnout.runtime.ports import ClockNs
+from turnout.runtime.runner import expired
+from turnout_wire.tensors import DataType
 
 OnDone = Callable[[InferenceResponse | ServingError], None]
 
@@ -30,6 +32,14 @@ class Dispatcher:
         self._fleet = fleet
         self._clock_ns = clock_ns
         self._draw = draw
+
+    def find(self, model: str, version: int | None, slot: str | None) -> None:
+        """Whether there is anybody to ask, before more of a request is read.
+
+        Raises:
+            ServingError: NOT_FOUND or NOT_READY.
+        """
+        self._fleet.model(model).find(version, slot)
 
     def infer(self, request: InferenceRequest, on_done: OnDone) -> Ticket:
         """Send a request on its way; `on_done` is called once, later, on the loop thread, unless it is cancelled.
@@ -86,10 +96,15 @@ class Ticket:
         if self._open and self._entry is not None and self._lease.cargo.batcher.cancel(self._entry):
             self._close(Outcome.CANCELLED)
 
+    @property
+    def deadline_ns(self) -> int | None:
+        """When it has waited too long: the client's deadline, or the queue's timeout where that is earlier."""
+        return self._entry.deadline_ns if self._entry is not None else None
+
     def expire(self) -> None:
         """A hint that the deadline may have passed: a request that still waits then is answered so at once, and not
         only when an executor becomes free."""
-        deadline_ns = self.request.deadline_ns
+        deadline_ns = self.deadline_ns
         if deadline_ns is None or not self._open or self._entry is None or self._clock_ns() < deadline_ns:
             return
         if self._lease.cargo.batcher.cancel(self._entry):
@@ -105,11 +120,16 @@ class Ticket:
         account.record_request(result, rows, now_ns - self._started_ns, answer.timings if answer else None)
         if result is Outcome.SUCCESS:
             account.last_success_ns = now_ns
+        if self._entry is not None:
+            self._lease.cargo.batcher.release(self._entry)
         self._lease.slot.release()
 
     def _response(self, answer: Answer) -> InferenceResponse:
         cargo = self._lease.cargo
         specs = cargo.spec.signature.output_by_name
+        if self.request.classes:
+            texts = {n: TensorSpec(n, DataType.BYTES, answer.outputs[n].shape) for n in self.request.classes}
+            specs = {**specs, **texts}
         names = self.request.outputs or cargo.spec.signature.output_names
         return InferenceResponse(
             revision=cargo.revision,

@@ -39,10 +39,16 @@ class Model:
     def answers(self, version: int | None) -> bool:
         """Whether a request with this pin would reach a READY slot now."""
         try:
-            self._decide(version, None, 0)[0].ready()
+            self.find(version, None)
         except ServingError:
             return False
         return True
+
+    def find(self, version: int | None, slot: str | None) -> None:
+        """Raises:
+        ServingError: NOT_FOUND or NOT_READY, as a request with these pins would.
+        """
+        self._decide(version, slot, 0)[0].ready()
 
     def slot_of(self, version: int | None) -> Slot:
         """The READY slot to ask about this version; None: about the model, even where nothing is routed.

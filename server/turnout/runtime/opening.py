@@ -14,8 +14,10 @@ from turnout.core.model import Artefact, ModelSpec
 from turnout.core.routing import Target, starting_route, starting_slots
 from turnout.core.slots import SlotState
 from turnout.runtime.account import Account
-from turnout.runtime.batcher import Batcher, QueueLimits
+from turnout.runtime.batcher import Batcher
+from turnout.runtime.budget import Budget
 from turnout.runtime.fleet import Fleet, Model
+from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.ports import Backend, ClockNs, Executors, Loaded, ModelSource, Observer, Offload
 from turnout.runtime.slot import Cargo, Slot
 from turnout.runtime.warmup import Doubt, doubt_batching, warm
@@ -27,7 +29,8 @@ class Opener:
 
     backend: Backend
     new_executors: Callable[[str], Executors]  # takes a name for its threads
-    limits: QueueLimits
+    limits: SlotLimits
+    budget: Budget
     clock_ns: ClockNs
     offload: Offload
     observer: Observer
@@ -69,10 +72,11 @@ class Opener:
             return
         batcher = Batcher(
             artefact.revision,
-            spec.signature,
+            spec,
             loaded.sessions,
             self.new_executors(f"{slot.model}-{slot.name}"),
             self.limits,
+            self.budget,
             slot.account,
             self.clock_ns,
             self.observer,

@@ -7,10 +7,11 @@ takes is checked later, against its signature; here only the message itself is.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 
@@ -25,8 +26,18 @@ _BYTES = DataType.BYTES
 _FRAME_BYTES_MAX = 16  # a streamed answer's own tag and length
 _RAW_OUTPUT_TAG = b"\x32"  # ModelInferResponse.raw_output_contents: field 6, length-delimited
 _INFER_RESPONSE_TAG = b"\x12"  # ModelStreamInferResponse.infer_response: field 2, length-delimited
-_TRITON_KEYS = frozenset({"triton_enable_empty_final_response"})
+# The kinds that request parameters come in. Those of sequences mean nothing here, but must be well-formed.
+_INTEGERS = ("int64_param", "uint64_param")
+_KINDS = {
+    "timeout": ("int64_param",),
+    "priority": _INTEGERS,
+    "sequence_id": (*_INTEGERS, "string_param"),
+    "sequence_start": ("bool_param",),
+    "sequence_end": ("bool_param",),
+    "triton_enable_empty_final_response": ("bool_param",),
+}
 _SHARED_MEMORY_KEYS = frozenset({"shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"})
+_Tensor: TypeAlias = "pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +51,36 @@ class DecodeLimits:
 
 def decode(
     message: pb.ModelInferRequest,
-    now_ns: int,
     deadline_ns: int | None,
     limits: DecodeLimits,
+    version: int | None = None,
     slot: str | None = None,
 ) -> InferenceRequest:
     """The request in a message. The arrays are views over its raw contents, BYTES and typed contents apart.
 
+    Args:
+        version, slot: the pins, which the caller has read and found to be there.
+
     Raises:
         ServingError: INVALID_REQUEST or UNSUPPORTED, naming the tensor or parameter.
     """
-    version = version_of(message.model_version)
-    timeout_us = _parameters(message)
-    if timeout_us:
-        expires_ns = now_ns + timeout_us * 1000
-        deadline_ns = expires_ns if deadline_ns is None else min(deadline_ns, expires_ns)
+    timeout_us, priority = _parameters(message)
+    _refuse_twice("input", message.inputs)
+    _refuse_twice("output", message.outputs)
+    inputs = _inputs(message, limits)
+    outputs, classes = _outputs(message)
     return InferenceRequest(
         model=message.model_name,
-        inputs=_inputs(message, limits),
-        outputs=_outputs(message),
+        inputs=inputs,
+        outputs=outputs,
         version=version,
         slot=slot,
         request_id=message.id,
         inference_id=message.id or secrets.token_hex(8),
         deadline_ns=deadline_ns,
+        timeout_ns=timeout_us * 1000,
+        priority=priority,
+        classes=classes,
     )
 
 
@@ -134,23 +151,35 @@ def version_of(text: str) -> int | None:
     return version
 
 
-def _parameters(message: pb.ModelInferRequest) -> int:
-    """Check the request parameters; returns the queue timeout in microseconds, 0: none."""
-    timeout_us = 0
+def _parameters(message: pb.ModelInferRequest) -> tuple[int, int]:
+    """Check the request parameters; returns the queue timeout in microseconds and the priority, 0: none."""
+    timeout_us = priority = 0
     for key, value in message.parameters.items():
         kind = value.WhichOneof("parameter_choice")
+        if kind is None:
+            raise _invalid(f"parameter '{key[:64]}' has no value")
+        if key == "headers" or (key.startswith("triton_") and key not in _KINDS):
+            raise _invalid(f"parameter '{key[:64]}' is reserved: choose another name")
+        if kind not in _KINDS.get(key, kind):
+            raise _invalid(f"parameter '{key}' is a {kind}, it must be {' or '.join(_KINDS[key])}")
         if key == "timeout":
-            if kind != "int64_param" or value.int64_param < 0:
-                raise _invalid("parameter 'timeout' must be an int64 of microseconds, 0 or more")
             timeout_us = value.int64_param
         elif key == "priority":
-            if not (kind == "uint64_param" or (kind == "int64_param" and value.int64_param >= 0)):
-                raise _invalid("parameter 'priority' must be an integer, 0 or more")
-        elif key == "headers" or (key.startswith("triton_") and key not in _TRITON_KEYS):
-            raise _invalid(f"parameter '{key[:64]}' is reserved: choose another name")
-        elif kind is None:
-            raise _invalid(f"parameter '{key[:64]}' has no value")
-    return timeout_us
+            priority = value.uint64_param if kind == "uint64_param" else value.int64_param
+        if min(timeout_us, priority) < 0:
+            raise _invalid(f"parameter '{key}' is {value.int64_param}, it must be 0 or more")
+    return timeout_us, priority
+
+
+def _refuse_twice(
+    what: str,
+    tensors: Iterable[pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor],
+) -> None:
+    names: set[str] = set()
+    for tensor in tensors:
+        if tensor.name in names:
+            raise _invalid(f"{what} '{tensor.name}' is given twice")
+        names.add(tensor.name)
 
 
 def _inputs(message: pb.ModelInferRequest, limits: DecodeLimits) -> dict[str, Array]:
@@ -161,8 +190,6 @@ def _inputs(message: pb.ModelInferRequest, limits: DecodeLimits) -> dict[str, Ar
     inputs: dict[str, Array] = {}
     for index, tensor in enumerate(message.inputs):
         name = tensor.name
-        if name in inputs:
-            raise _invalid(f"input '{name}' is given twice")
         if tensor.parameters and (shared := _SHARED_MEMORY_KEYS.intersection(tensor.parameters)):
             raise _unsupported(
                 f"input '{name}': parameter '{min(shared)}': Turnout has no shared memory, send the data"
@@ -226,16 +253,19 @@ def _text(array: Array) -> Array:
     return text
 
 
-def _outputs(message: pb.ModelInferRequest) -> tuple[str, ...]:
-    names: list[str] = []
+def _outputs(message: pb.ModelInferRequest) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The requested outputs in order, and of how many classes those are that ask for a classification."""
+    classes: dict[str, int] = {}
     for tensor in message.outputs:
-        if tensor.name in names:
-            raise _invalid(f"output '{tensor.name}' is requested twice")
-        for key in tensor.parameters:
-            if key == "classification" or key in _SHARED_MEMORY_KEYS:
-                raise _unsupported(f"output '{tensor.name}': Turnout does not support parameter '{key}'")
-        names.append(tensor.name)
-    return tuple(names)
+        for key, value in tensor.parameters.items():
+            if key in _SHARED_MEMORY_KEYS:
+                raise _unsupported(f"output '{tensor.name}': parameter '{key}': Turnout has no shared memory, leave it")
+            if key != "classification":
+                continue
+            if value.WhichOneof("parameter_choice") != "int64_param" or value.int64_param < 1:
+                raise _invalid(f"output '{tensor.name}': parameter 'classification' must be an int64 from 1")
+            classes[tensor.name] = value.int64_param
+    return tuple(tensor.name for tensor in message.outputs), classes
 
 
 def _varint(value: int) -> bytes:

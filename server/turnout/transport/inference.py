@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from turnout.core.errors import Reason, ServingError
@@ -11,7 +12,7 @@ from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.ports import ClockNs, Observer
 from turnout.transport import codec
-from turnout.transport.status import Context, as_refusal, refuse
+from turnout.transport.status import Context, as_refusal
 from turnout_wire.gen import grpc_service_pb2 as pb
 
 SLOT_PIN = "turnout-slot"  # request metadata
@@ -19,6 +20,20 @@ _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is l
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 _QUIET_S = 0.1  # a client that was answered sends its next request well within this
 _TICK_S = 0.01
+_RETRY_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What ModelInfer calls may hold before their request is known; each bound has its flag in config.py.
+
+    Attributes:
+        calls_max: calls under way, from their headers to their answer. One more is refused without being read.
+        receive_timeout_s: how long a request may take to arrive: a client that stalls gives its place back.
+    """
+
+    calls_max: int
+    receive_timeout_s: float
 
 
 class InferenceHandlers:
@@ -36,6 +51,7 @@ class InferenceHandlers:
         clock_ns: ClockNs,
         observer: Observer,
         limits: codec.DecodeLimits,
+        call_limits: CallLimits,
         identity: bool,
         stream_inflight_max: int,
     ) -> None:
@@ -43,12 +59,14 @@ class InferenceHandlers:
         self._clock_ns = clock_ns
         self._observer = observer
         self._limits = limits
+        self._call_limits = call_limits
         self._identity = identity
         self._stream_inflight_max = stream_inflight_max
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._under_way = 0  # calls of `infer`
+        self.calls = 0  # of `infer`, under way
         self._active_ns = 0  # when one of them last ended, or was refused because the server stops
+        self._arrivals = _Arrivals(call_limits.receive_timeout_s)
 
     def close(self) -> None:
         """Refuse new requests as UNAVAILABLE, and read no further one from any stream. What was read is answered."""
@@ -62,20 +80,26 @@ class InferenceHandlers:
         it stops, cancels what arrives before clients have heard of it, and a cancelled call is nothing to retry."""
         end_ns = self._clock_ns() + int(seconds_max * 1e9)
         while (now_ns := self._clock_ns()) < end_ns:
-            if not self._under_way and now_ns >= self._active_ns + int(_QUIET_S * 1e9):
+            if not self.calls and now_ns >= self._active_ns + int(_QUIET_S * 1e9):
                 return
             await asyncio.sleep(_TICK_S)
 
-    async def infer(self, raw: bytes, context: Context) -> bytes:
+    async def infer(self, _: object, context: Context) -> bytes:
         """One request, one answer. A client that leaves takes its request out of the queue."""
-        self._under_way += 1
+        self.calls += 1
         try:
             if self._closed:
                 raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
-            request = self._decode(pb.ModelInferRequest.FromString(raw), context)
+            if self.calls > self._call_limits.calls_max:
+                raise ServingError(
+                    Reason.QUEUE_FULL,
+                    f"this server is full (limit: {self._call_limits.calls_max} calls), retry later",
+                    retry_after_ms=_RETRY_MS,
+                )
+            request = self._decode(pb.ModelInferRequest.FromString(await self._arrivals.receive(context)), context)
             return codec.encode(request, await self._answer(request), identity=self._identity)
         finally:
-            self._under_way -= 1
+            self.calls -= 1
             if self._closed:
                 self._active_ns = self._clock_ns()
 
@@ -96,12 +120,12 @@ class InferenceHandlers:
                 answer = await task
                 if isinstance(answer, _StreamError):
                     if end_on_error:
-                        await refuse(context, answer.error)
+                        raise answer.error
                     answer = codec.encode_stream_error(answer.message, answer.error)
                 await context.write(answer)
                 places.release()
             if reader.cancelled():
-                await refuse(context, ServingError(Reason.NOT_READY, "the server stops: open a stream to another one"))
+                raise ServingError(Reason.NOT_READY, "the server stops: open a stream to another one")
             reader.result()
 
     async def _read(
@@ -127,10 +151,13 @@ class InferenceHandlers:
             return _StreamError(message, as_refusal(error, "ModelStreamInfer", self._observer))
 
     def _decode(self, message: pb.ModelInferRequest, context: Context) -> InferenceRequest:
-        now_ns = self._clock_ns()
+        """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
+        version = codec.version_of(message.model_version)
+        slot = _metadata(context, SLOT_PIN)
+        self._dispatcher.find(message.model_name, version, slot)
         remaining_s = context.time_remaining()
-        deadline_ns = None if remaining_s is None else now_ns + int(remaining_s * 1e9)
-        return codec.decode(message, now_ns, deadline_ns, self._limits, _metadata(context, SLOT_PIN))
+        deadline_ns = None if remaining_s is None else self._clock_ns() + int(remaining_s * 1e9)
+        return codec.decode(message, deadline_ns, self._limits, version, slot)
 
     async def _answer(self, request: InferenceRequest) -> InferenceResponse:
         loop = asyncio.get_running_loop()
@@ -143,8 +170,8 @@ class InferenceHandlers:
 
         ticket = self._dispatcher.infer(request, settle)
         timer = None
-        if request.deadline_ns is not None:
-            timer = loop.call_later((request.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S, ticket.expire)
+        if ticket.deadline_ns is not None:
+            timer = loop.call_later((ticket.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S, ticket.expire)
         try:
             outcome = await future
         except asyncio.CancelledError:
@@ -156,6 +183,56 @@ class InferenceHandlers:
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
+
+
+class _Arrivals:
+    """The calls whose request has not arrived yet. One timer looks after all of them, because a timer for each would
+    cost every request."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._since: dict[asyncio.Task[Any], float] = {}  # in order of arrival
+        self._late: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def receive(self, context: Context) -> bytes:
+        """The call's request.
+
+        Raises:
+            ServingError: DEADLINE_EXCEEDED when it takes too long, INVALID_REQUEST when the client sends none.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._since[task] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._end_late)
+        try:
+            raw = await context.read()
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            raise ServingError(
+                Reason.DEADLINE_EXCEEDED, f"the request took longer than {self._timeout_s} s to arrive: send it faster"
+            ) from None
+        finally:
+            del self._since[task]
+            self._late.discard(task)
+        if not isinstance(raw, bytes):
+            raise ServingError(Reason.INVALID_REQUEST, "the call has no request message")
+        return raw
+
+    def _end_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for task, since in self._since.items():
+            if since + self._timeout_s > loop.time():
+                self._timer = loop.call_at(since + self._timeout_s, self._end_late)
+                return
+            if task not in self._late:
+                self._late.add(task)
+                task.cancel()
 
 
 class _StreamError:

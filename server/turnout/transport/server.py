@@ -18,7 +18,7 @@ from turnout.transport.catalogue import Catalogue
 from turnout.transport.health import Health, method_handlers
 from turnout.transport.inference import InferenceHandlers
 from turnout.transport.reflection import REFLECTION_PATH, Reflection
-from turnout.transport.status import guarded, guarded_stream
+from turnout.transport.status import StatusTable, guarded, guarded_stream
 from turnout_wire.service import METHODS
 
 # How long clients that do not pause are refused one by one, before gRPC tells their connections to go elsewhere.
@@ -53,15 +53,19 @@ class GrpcServer:
         catalogue: Catalogue,
         health: Health,
         limits: ChannelLimits,
+        table: StatusTable,
         observer: Observer,
     ) -> None:
         self._inference = inference
         self._health = health
         self._server = grpc.aio.server(options=_options(limits))
         handlers: dict[str, Handler] = {}
-        for name, handler in (catalogue.handlers() | {"ModelInfer": inference.infer}).items():
+        for name, handler in catalogue.handlers().items():
             handlers[METHODS[name].path] = grpc.unary_unary_rpc_method_handler(guarded(name, handler, observer))
-        stream = guarded_stream("ModelStreamInfer", inference.stream, observer)
+        # As a stream of one request, the call is known before its message is read: see InferenceHandlers.infer.
+        infer = guarded("ModelInfer", inference.infer, observer, table)
+        handlers[METHODS["ModelInfer"].path] = grpc.stream_unary_rpc_method_handler(infer)
+        stream = guarded_stream("ModelStreamInfer", inference.stream, observer, table)
         handlers[METHODS["ModelStreamInfer"].path] = grpc.stream_stream_rpc_method_handler(stream)
         handlers |= method_handlers(
             guarded("Check", health.check, observer), guarded_stream("Watch", health.watch, observer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
 import grpc
@@ -18,7 +18,7 @@ from turnout.core.errors import Reason, ServingError
 from turnout.runtime.ports import Observer
 
 Context = grpc.aio.ServicerContext[Any, Any]
-UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
+UnaryHandler = Callable[[Any, Context], Awaitable[bytes]]
 StreamHandler = Callable[[Any, Context], Awaitable[None]]  # writes its answers itself
 
 # A status text travels as metadata, percent-encoded into up to three times its bytes. Above 8 KiB a client may report
@@ -37,12 +37,25 @@ STATUS: dict[Reason, grpc.StatusCode] = {
 }
 
 
-async def refuse(context: Context, error: ServingError) -> NoReturn:
+# What --overload-code can name.
+OVERLOAD_CODES = {
+    "resource_exhausted": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "unavailable": grpc.StatusCode.UNAVAILABLE,
+}
+StatusTable = Mapping[Reason, grpc.StatusCode]
+
+
+def status_table(overload: grpc.StatusCode) -> StatusTable:
+    """The table with another status for overload, such as Triton's."""
+    return {**STATUS, Reason.QUEUE_FULL: overload}
+
+
+async def refuse(context: Context, error: ServingError, table: StatusTable = STATUS) -> NoReturn:
     """End the call with the error's status; clients that retry are told when."""
     metadata: tuple[tuple[str, str], ...] = ()
     if error.retry_after_ms is not None:
         metadata = (("grpc-retry-pushback-ms", str(error.retry_after_ms)),)
-    await context.abort(STATUS[error.reason], _cut(error.message), metadata)
+    await context.abort(table[error.reason], _cut(error.message), metadata)
     raise AssertionError("abort returned")
 
 
@@ -63,21 +76,23 @@ def as_refusal(error: Exception, method: str, observer: Observer) -> ServingErro
     return ServingError(Reason.EXECUTION_FAILED, f"internal error in {method} (error id {error_id})")
 
 
-def guarded(method: str, handler: UnaryHandler, observer: Observer) -> UnaryHandler:
+def guarded(method: str, handler: UnaryHandler, observer: Observer, table: StatusTable = STATUS) -> UnaryHandler:
     """The handler, with every exception turned into a status."""
 
-    async def guard(request: bytes, context: Context) -> bytes:
+    async def guard(request: Any, context: Context) -> bytes:
         try:
             return await handler(request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:  # noqa: BLE001 - nothing of it reaches the client
-            await refuse(context, as_refusal(error, method, observer))
+            await refuse(context, as_refusal(error, method, observer), table)
 
     return guard
 
 
-def guarded_stream(method: str, handler: StreamHandler, observer: Observer) -> StreamHandler:
+def guarded_stream(
+    method: str, handler: StreamHandler, observer: Observer, table: StatusTable = STATUS
+) -> StreamHandler:
     """The same for a handler that writes its answers itself. gRPC's own errors are about a client that has left."""
 
     async def guard(request: Any, context: Context) -> None:
@@ -86,6 +101,6 @@ def guarded_stream(method: str, handler: StreamHandler, observer: Observer) -> S
         except (asyncio.CancelledError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - nothing of it reaches the client
-            await refuse(context, as_refusal(error, method, observer))
+            await refuse(context, as_refusal(error, method, observer), table)
 
     return guard
