@@ -1,8 +1,8 @@
 """Seeded simulation: the real dispatcher, fleet, slots and batchers on virtual time, under random traffic and faults.
 
-Each seed makes a server, an arrival process and a set of faults: poisonous requests, clients that leave, deadlines
-that pass, queues that overflow, a slot that is unloaded in the middle. Then the invariants of ARCHITECTURE.md that
-such a run can break are checked. Run by `make sim`; a failure prints the SEED that repeats it.
+Each seed makes a server with a queue policy, an arrival process and a set of faults: poisonous requests, clients that
+leave, deadlines that pass, queues that overflow, a slot that is unloaded in the middle. Then the invariants of
+ARCHITECTURE.md that such a run can break are checked. Run by `make sim`; a failure prints the SEED that repeats it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import numpy as np
 from support.virtual import VirtualLoop, run_virtual
 from support.world import DECLARED, Outcome, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
+from turnout.core.batching import BatchPolicy, QueuePolicy
 from turnout.core.errors import Reason, ServingError
 from turnout.core.model import Execution
 from turnout.core.slots import SlotState
 from turnout.runtime.account import Outcome as Counted
+from turnout.runtime.budget import Budget
 from turnout.runtime.jobs import SlotLimits
 
 MS = 1_000_000
@@ -63,6 +65,8 @@ class Plan:
     cancel: float
     deadline: float
     unload_after: int | None  # requests; None: never
+    policy: BatchPolicy
+    budget_rows_max: int
     break_reuse: bool = False  # the control: break invariant 13 on purpose
 
     @classmethod
@@ -81,7 +85,28 @@ class Plan:
             cancel=rng.choice([0, 0.1, 0.5]),
             deadline=rng.choice([0, 0.3, 1]),
             unload_after=rng.choice([None, None, rng.randrange(20)]),
+            policy=_policy(rng),
+            budget_rows_max=rng.choice([8, 64, 1 << 20]),
         )
+
+
+def _policy(rng: random.Random) -> BatchPolicy:
+    levels = rng.choice([0, 0, 3])
+    queue = QueuePolicy(
+        timeout_ns=rng.choice([0, 0, 30 * MS]),
+        delays=rng.choice([False, False, True]),
+        override=rng.choice([False, True]),
+        requests_max=rng.choice([0, 0, 10]),
+    )
+    return BatchPolicy(
+        delay_ns_max=rng.choice([0, 0, 1 * MS, 15 * MS]),
+        preferred_rows=rng.choice([(), (), (2,), (4, 8)]),
+        preserve_ordering=rng.choice([False, False, True]),
+        priority_levels=levels,
+        priority_default=min(levels, 2),
+        queue=queue,
+        queue_by_level={1: QueuePolicy()} if levels else {},
+    )
 
 
 async def simulate(loop: VirtualLoop, plan: Plan) -> str:
@@ -92,9 +117,11 @@ async def simulate(loop: VirtualLoop, plan: Plan) -> str:
     """
     rng = random.Random(plan.seed + 1)
     world = World(loop, SlotLimits(plan.queue_rows_max, 1 << 30))
+    world.budget = Budget(plan.budget_rows_max, 1 << 30)
     model = SyntheticModel(DECLARED)
     execution = Execution(instances=plan.instances)
-    await world.load({"m": model}, [SyntheticSource("m", rows_max=plan.rows_max, execution=execution)], rng.randrange)
+    source = SyntheticSource("m", rows_max=plan.rows_max, execution=execution, policy=plan.policy)
+    await world.load({"m": model}, [source], rng.randrange)
     model.poison, model.reuse_outputs = POISON, plan.break_reuse
     model.wait = lambda rows: world.clock.spend(int((plan.run_ms + plan.row_ms * rows) * MS))
     model.runs.clear()
@@ -109,6 +136,7 @@ async def simulate(loop: VirtualLoop, plan: Plan) -> str:
             tasks.add(asyncio.ensure_future(slot.unload()))
         queued = slot.cargo.batcher.queued_rows if slot.cargo else 0
         assert queued <= max(plan.queue_rows_max, plan.rows_max), "6: the queue is bounded"
+        assert world.budget.rows <= max(plan.budget_rows_max, plan.rows_max), "6: what is under way is bounded"
         await asyncio.sleep(rng.expovariate(1 / plan.gap_ms) / 1000 if plan.gap_ms else 0)
     await asyncio.sleep(60)
     await asyncio.gather(*tasks)
@@ -121,12 +149,18 @@ async def _send(world: World, plan: Plan, rng: random.Random, number: int) -> Se
     value = POISON if rng.random() < plan.poison else float(number + 1)
     now_ns = world.clock()
     deadline_ns = now_ns + int(rng.expovariate(1 / (20 * MS))) if rng.random() < plan.deadline else None
+    timeout_ns = rng.choice([0, 0, 25 * MS])
     one = Sent(value, rows, now_ns, deadline_ns)
+    asked = request(value, rows, deadline_ns=deadline_ns, timeout_ns=timeout_ns, priority=rng.randrange(5))
     try:
-        one.outcome = world.infer(request(value, rows, deadline_ns=deadline_ns))
+        one.outcome = world.infer(asked)
     except ServingError as refusal:
         one.refusal = refusal.reason
         return one
+    ticket = one.outcome.ticket
+    if ticket is not None and ticket.deadline_ns is not None and rng.random() < 0.5:
+        hint_ns = ticket.deadline_ns - now_ns + rng.choice([-1, 0, 2]) * MS
+        asyncio.get_running_loop().call_later(max(hint_ns, 0) / 1e9, ticket.expire)
     return one
 
 
@@ -142,12 +176,16 @@ def _check(world: World, plan: Plan, model: SyntheticModel, sent: list[Sent]) ->
         _check_one(one)
     slot = world.fleet.model("m").slots["blue"]
     assert slot.leases == 0, "every lease was released"
+    assert (world.budget.rows, world.budget.bytes) == (0, 0), "the budget was given back"
     assert slot.state is (SlotState.READY if plan.unload_after is None else SlotState.EMPTY), slot.state
     counted = {outcome: tally.requests for outcome, tally in slot.account.tallies.items()}
     leased = [one for one in sent if one.refusal is not Reason.NOT_READY]
     assert sum(counted.values()) == len(leased), "each request is counted exactly once"
     assert counted[Counted.SUCCESS] == sum(one.outcome is not None and bool(one.outcome.kept) for one in sent)
     assert counted[Counted.CANCELLED] == sum(one.cancelled for one in sent)
+    if plan.policy.preserve_ordering:
+        answered = [one.outcome.nth for one in sent if one.outcome is not None and one.outcome.kept]
+        assert answered == sorted(answered), "answers left in the order of their requests"
     assert sum(run.runs for run in slot.account.batches.values()) <= len(model.runs)
     assert all(rows <= plan.rows_max for rows in model.runs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -90,6 +91,9 @@ class Seen:
         self.handler_failures.append((method, error_id, error))
 
 
+_numbers = itertools.count()
+
+
 @dataclass
 class Outcome:
     """What a request came to. `answer` stays None while it is under way, and for ever when it was cancelled."""
@@ -98,10 +102,12 @@ class Outcome:
     answer: InferenceResponse | ServingError | None = None
     calls: int = 0
     kept: list[Array] = field(default_factory=list)  # copies of the answer's arrays as they were when it came
+    nth: int = 0  # when it came, among all
 
     def done(self, answer: InferenceResponse | ServingError) -> None:
         self.answer = answer
         self.calls += 1
+        self.nth = next(_numbers)
         if isinstance(answer, InferenceResponse):
             self.kept = [array.copy() for _, array in answer.outputs]
 
