@@ -23,6 +23,7 @@ from turnout_wire.service import METHODS
 
 # How long clients that do not pause are refused one by one, before gRPC tells their connections to go elsewhere.
 _QUIET_S_MAX = 1.0
+_PENDING_CALLS_MAX = 65_536
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -122,6 +123,11 @@ def _options(limits: ChannelLimits) -> Sequence[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),  # the codec refuses what gRPC cannot carry
         ("grpc.max_metadata_size", limits.metadata_bytes_max),
         ("grpc.max_concurrent_streams", limits.concurrent_streams_max),
+        # Calls that have arrived and that Python has not seen. Above the first number gRPC begins to drop some as
+        # CANCELLED, which clients do not retry; its own 1000 comes long before we would refuse any (tests/e2e/
+        # test_overload.py: 10,000 at once).
+        ("grpc.server.max_pending_requests", _PENDING_CALLS_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS_MAX),
         ("grpc.keepalive_time_ms", limits.keepalive_interval_ms),
         ("grpc.keepalive_timeout_ms", limits.keepalive_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
