@@ -38,7 +38,7 @@ test-gpu: ## Run the tests that need an NVIDIA GPU, in an environment of their o
 	.venv-gpu/bin/python -m pytest -o addopts= --import-mode=importlib tests/gpu
 
 .PHONY: check
-check: lint types proto-check test coverage bench-smoke ## Everything that CI runs: lint, types, freshness, tests, core coverage
+check: lint types proto-check test coverage fuzz-smoke bench-smoke ## Everything that CI runs: lint, types, freshness, tests, core coverage
 
 .PHONY: lint
 lint: $(STAMP) ## Style and layers (ruff, import-linter)
@@ -65,6 +65,18 @@ coverage: $(STAMP) ## Branch coverage of the core, which must be 100 %
 .PHONY: sim
 sim: $(STAMP) ## Simulate the real runtime on virtual time with faults: SEED=… repeats one run, RUNS=… asks for more
 	$(BIN)/python tests/sim/simulate.py --runs $(or $(RUNS),300) $(if $(SEED),--seed $(SEED))
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz what reads untrusted bytes (atheris, about half an hour): RUNS=… inputs, TARGETS="…" of them, SEED=…
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(TARGETS) --runs $(or $(RUNS),1000000) $(if $(SEED),--seed $(SEED))
+
+.PHONY: fuzz-smoke
+fuzz-smoke: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --runs 10000 --seconds-max 10 --seed 1
+
+.PHONY: fuzz-merge
+fuzz-merge: $(STAMP) ## Take over into tests/fuzz/corpus/ what fuzzing found that reaches more code
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --merge
 
 .PHONY: bench
 bench: $(STAMP) ## Measure the server against a bare gRPC echo (about 3 minutes); writes build/bench.json

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import yaml
 from support.server import environment
 from turnout import __version__, cli
 from turnout.config import ENV_PREFIX, Config, ConfigError, load
+from turnout.store import Repository
 from turnout.telemetry.logs import LogObserver, start_logging
 
 
@@ -111,6 +114,89 @@ def test_every_setting_has_a_flag_with_help_and_a_variable(name: str, capsys: py
 def test_empty_file_is_all_defaults(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("")
     assert load({}, {}, tmp_path / "empty.yaml") == Config()
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("preflight: on", "on"),
+        ("preflight: off", "off"),
+        ("preflight: 'off'", "off"),
+        ("preflight: yes", "on"),
+        ("", "on"),
+    ],
+)
+def test_preflight_as_yaml_reads_it(tmp_path: Path, line: str, value: str) -> None:
+    """To YAML, a bare `on` is a boolean."""
+    (tmp_path / "turnout.yaml").write_text(line)
+    assert load({}, {}, tmp_path / "turnout.yaml").preflight == value
+
+
+def test_trusted_digests_as_list_or_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = "a" * 64, "0" * 64
+    file = tmp_path / "turnout.yaml"
+    for text in (f"[{one}, {two.upper()!r}]", f"\n- {one}\n- '{two}'", f'"{one}, {two},"'):
+        file.write_text(f"trusted_digests: {text}")
+        assert load({}, {}, file).trusted_digests == f"{one},{two}"
+    assert load({}, {"TURNOUT_TRUSTED_DIGESTS": f"{one},{two}"}, None).trusted_digests == f"{one},{two}"
+    assert turnout("config", f"--trusted-digests={one},abc") == 2
+    assert f"trusted_digests = '{one},abc': 'abc' is no sha256 of 64 hexadecimal digits" in capsys.readouterr().err
+    file.write_text("trusted_digests: [1]")
+    with pytest.raises(ConfigError, match="'1' is no sha256"):
+        load({}, {}, file)
+
+
+# Manifests
+
+
+def repository(root: Path, models: dict[str, bytes]) -> Path:
+    for name, content in models.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def test_manifest_lists_the_files_and_digests_of_every_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"m/config.pbtxt": b"version_policy { all {} }", "m/1/model.onnx": b"one", "m/2/model.onnx": b"two"}
+    repository(tmp_path, files | {"m/2/weights/w.bin": b"", "n/7/model.onnx": b"one"})
+    assert turnout("manifest", f"--model-repository={tmp_path}") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [(row["model"], row["version"]) for row in printed] == [("m", 1), ("m", 2), ("n", 7)]
+    first, second, third = printed
+    sha256 = hashlib.sha256(b"one").hexdigest()
+    assert first["files"] == [{"name": "model.onnx", "size": 3, "sha256": sha256}]
+    assert first["digest"] == third["digest"] == hashlib.sha256(f"model.onnx\0003\0{sha256}\n".encode()).hexdigest()
+    assert [file["name"] for file in second["files"]] == ["model.onnx", "weights/w.bin"]
+
+
+def test_manifest_says_what_it_could_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repository(tmp_path, {"good/1/model.onnx": b"one", "bad/2/w.bin": b"", "a b/1/model.onnx": b""})
+    assert turnout("manifest", f"--model-repository={tmp_path}") == 1
+    told = capsys.readouterr()
+    assert [row["model"] for row in json.loads(told.out)] == ["good"]
+    assert told.err.splitlines() == [
+        "turnout: a b: its name has other characters than letters, digits, '.', '_' and '-', or over 128",
+        "turnout: bad/2: version 2: it has no file 'model.onnx'",
+    ]
+
+
+def test_manifest_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert turnout("manifest", f"--model-repository={tmp_path}") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert turnout("manifest", f"--model-repository={tmp_path / 'nowhere'}") == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("is not a folder: see --model-repository")) == ("", 1)
+
+
+def test_a_printed_digest_is_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repository(tmp_path, {"m/1/model.onnx": b"one"})
+    assert turnout("manifest", f"--model-repository={tmp_path}") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    (found,) = Repository(tmp_path).models()
+    assert found.artefacts[0].revision.digest == row["digest"]
+    assert effective(capsys, f"--trusted-digests={row['digest']}")["trusted_digests"] == row["digest"]
 
 
 # Refusals

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnout import __version__
-from turnout.backends.onnx import OnnxBackend, OnnxOptions
+from turnout.backends.onnx import OnnxBackend, OnnxOptions, Preflight, PreflightLimits
 from turnout.backends.threads import ThreadExecutors, offload
 from turnout.config import Config
 from turnout.core.errors import LoadError
@@ -111,16 +111,15 @@ def message_bytes_max(fleet: Fleet) -> int:
 
 async def _open(config: Config, observer: LogObserver) -> Fleet:
     loop = asyncio.get_running_loop()
-    backend = OnnxBackend(
-        OnnxOptions(Placement.parse(config.provider), config.intra_op_threads, config.inter_op_threads)
-    )
+    backend = _backend(config)
     try:
         await offload(backend.start)
-        limits = ModelLimits(config.batch_rows_default, config.batch_rows_max, config.instances_max)
-        repository = Repository(config.model_repository, limits)
-        sources = await offload(repository.models)
+        sources = await offload(repository(config).models)
     except LoadError as error:
         raise StartError(str(error)) from None
+    for source in sources:
+        if source.problem:
+            observer.model_refused(source.name, source.problem)
     opener = Opener(
         backend=backend,
         new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
@@ -131,14 +130,44 @@ async def _open(config: Config, observer: LogObserver) -> Fleet:
         clock_ns=time.monotonic_ns,
         offload=offload,
         observer=observer,
+        warmup_bytes_max=config.warmup_bytes_max,
     )
     fleet = await opener.open(sources)
-    if not any(model.ready_slots() for model in fleet):
-        reasons = [f"  {m.name}: {m.problem or '; '.join(s.message for s in m.slots.values())}" for m in fleet]
-        raise StartError(
-            f"no model of '{config.model_repository}' can be served:\n" + ("\n".join(reasons) or "  it has no folders")
-        )
+    _refuse_problems(config, fleet)
     return fleet
+
+
+def repository(config: Config) -> Repository:
+    limits = ModelLimits(
+        config.batch_rows_default,
+        config.batch_rows_max,
+        config.instances_max,
+        config.allow_op_libraries,
+        config.allow_hard_links,
+    )
+    return Repository(config.model_repository, limits)
+
+
+def _backend(config: Config) -> OnnxBackend:
+    trusted = frozenset(digest for digest in config.trusted_digests.split(",") if digest)
+    limits = PreflightLimits(config.preflight_memory_bytes_max, config.preflight_timeout_s, trusted)
+    return OnnxBackend(
+        OnnxOptions(Placement.parse(config.provider), config.intra_op_threads, config.inter_op_threads),
+        Preflight(limits) if config.preflight == "on" else None,
+    )
+
+
+def _refuse_problems(config: Config, fleet: Fleet) -> None:
+    problems = [f"  {model.name}: {model.problem}" for model in fleet if model.problem]
+    slots = [slot for model in fleet for slot in model.slots.values()]
+    problems += [f"  {slot.revision}: {slot.message}" for slot in slots if slot.message]
+    if not any(model.ready_slots() for model in fleet):
+        what = f"no model of '{config.model_repository}' can be served:"
+    elif problems and config.strict:
+        what = f"not all of '{config.model_repository}' can be served, as --strict asks:"
+    else:
+        return
+    raise StartError("\n".join([what, *(sorted(problems) or ["  it has no folders"])]))
 
 
 def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: int) -> GrpcServer:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from turnout import __version__
 from turnout.app import Started
+from turnout.core.ids import printable
 from turnout.core.slots import SlotState
 from turnout.runtime.fleet import Model
 from turnout.runtime.slot import Slot
@@ -34,21 +35,21 @@ def announce(started: Started) -> None:
 
 
 def _print(started: Started, console: Console) -> None:
-    console.print(f"Turnout {__version__}: models of {started.config.model_repository}", highlight=False)
+    console.print(f"Turnout {__version__}: models of {started.config.model_repository}", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "slot", "revision", "state", "traffic", "on", "batch", "warm sizes", "ready in"):
+    for heading in ("model", "slot", "revision", "state", "traffic", "on", "batch", "warm sizes", "MiB", "ready in"):
         table.add_column(heading)
     notes: list[str] = []
     for model in started.fleet:
         if not model.slots:
-            table.add_row(model.name, "-", "-", Text("FAILED", "red"), "", "", "", "", "")
+            table.add_row(Text(model.name), "-", "-", Text("FAILED", "red"), "", "", "", "", "", "")
             notes.append(f"{model.name}: {model.problem}")
         for slot in model.slots.values():
             table.add_row(*_row(model, slot))
             notes += [f"{slot.revision}: {note}" for note in (*slot.warnings, slot.message) if note]
     console.print(table)
     for note in notes:
-        console.print(Text(f"note  {note}", "yellow"))
+        console.print(Text(f"note  {printable(note)}", "yellow"), soft_wrap=not console.is_terminal)
     console.print(
         f"limits  message {started.message_bytes_max / 2**20:.0f} MiB, "
         f"queue {started.config.queue_rows_max} rows per slot",
@@ -62,7 +63,7 @@ def _row(model: Model, slot: Slot) -> tuple[str | Text, ...]:
     style = "green" if slot.state is SlotState.READY else "red"
     cells: tuple[str | Text, ...] = (model.name, slot.name, str(slot.revision), Text(slot.state.value, style))
     if slot.cargo is None or model.route is None:
-        return (*cells, "", "", "", "", "")
+        return (*cells, "", "", "", "", "", "")
     weight_bp = sum(model.route.weight_bp(target) for target in model.route.targets if target.slot == slot.name)
     rows = slot.cargo.spec.signature.rows_max
     return (
@@ -71,5 +72,6 @@ def _row(model: Model, slot: Slot) -> tuple[str | Text, ...]:
         ", ".join(slot.cargo.providers),
         f"up to {rows}" if rows else "none",
         str(len(slot.cargo.profile_ns)),
+        "" if slot.cargo.memory_bytes is None else f"{slot.cargo.memory_bytes / 2**20:.0f}",
         f"{slot.cargo.opening_ns / 1e9:.2f} s",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ _START_ERROR = 1
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exit status: 0 stopped as asked, 1 could not start, 2 wrong usage or configuration."""
+    """Exit status: 0 stopped as asked, 1 could not start (or read a model), 2 wrong usage or configuration."""
     parser = argparse.ArgumentParser(
         prog="turnout", allow_abbrev=False, description="A typed gRPC server for ONNX models."
     )
@@ -31,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     show = commands.add_parser(
         "config", allow_abbrev=False, help="check the settings and print the effective ones as YAML"
     )
-    for command in (serve, show):
+    manifest = commands.add_parser(
+        "manifest",
+        allow_abbrev=False,
+        help="print the files and digests of every model version as JSON; exit status 1 if some cannot be read",
+    )
+    for command in (serve, show, manifest):
         if (missing := _add_settings(command)) is not None:
             command.set_defaults(missing=missing)
     # Before the parse, so that flags which only the server knows still lead to the sentence that helps.
@@ -41,10 +47,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)} (see turnout {options.command} --help)")
     config = _config(options)
-    if options.command == "config":
-        _print_config(config)
-    else:
-        _serve(config)
+    match options.command:
+        case "config":
+            _print_config(config)
+        case "manifest":
+            _print_manifests(config)
+        case _:
+            _serve(config)
 
 
 def _add_settings(command: argparse.ArgumentParser) -> str | None:
@@ -81,6 +90,35 @@ def _print_config(config: Config) -> None:
     import yaml
 
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def _print_manifests(config: Config) -> None:
+    """Of the versions that would be served; problems go to standard error, after all that could be read."""
+    try:
+        from turnout.app import repository
+    except ModuleNotFoundError as error:
+        _fail(_what_to_install(error), _START_ERROR)
+    from turnout.core.errors import LoadError
+
+    try:
+        models = repository(config).models()
+    except LoadError as error:
+        _fail(str(error), _START_ERROR)
+    manifests = [
+        {
+            "model": model.name,
+            "version": version,
+            "digest": manifest.digest,
+            "files": [{"name": name, "size": file.size, "sha256": file.sha256} for name, file in manifest.named()],
+        }
+        for model in models
+        for version, manifest in sorted(model.manifests.items())
+    ]
+    print(json.dumps(manifests, indent=2))
+    problems = [f"{model.name}: {model.problem}" for model in models if model.problem]
+    problems += [f"{a.revision}: {a.problem}" for model in models for a in model.artefacts if a.problem]
+    if problems:
+        _fail("\n".join(problems), _START_ERROR)
 
 
 def _serve(config: Config) -> None:

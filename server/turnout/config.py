@@ -58,6 +58,27 @@ class Config(BaseModel):
 
     batch_rows_max: int = Field(4096, ge=1, le=1 << 20, description="a model with a larger max_batch_size is refused")
     instances_max: int = Field(64, ge=1, le=1024, description="a model with a larger instance_group count is refused")
+    allow_op_libraries: bool = Field(
+        False, description="models may bring libraries of custom operators: native code that runs inside the server"
+    )
+    allow_hard_links: bool = Field(
+        False, description="models may have files with several names (hard links), which may be elsewhere on the disk"
+    )
+    strict: bool = Field(False, description="a model or version that cannot be used stops the start")
+    preflight: Literal["on", "off"] = Field(
+        "on", description="each model for the CPU is loaded and run once in a child process before the server loads it"
+    )
+    preflight_memory_bytes_max: int = Field(
+        0, ge=0, description="memory that a model may need there, beyond its files; 0: what is available at the time"
+    )
+    preflight_timeout_s: float = Field(60, gt=0, le=3600, description="how long that may take")
+    trusted_digests: str = Field(
+        "", description="revisions that need no preflight: their digests, separated by commas (see turnout manifest)"
+    )
+
+    warmup_bytes_max: int = Field(
+        1 << 28, ge=1, description="inputs that warm-up makes for one run; larger batches start cold, with a note"
+    )
 
     queue_rows_max: int = Field(8192, ge=1, description="rows that may wait for one slot; more are refused")
     queue_bytes_max: int = Field(1 << 30, ge=1, description="tensor bytes that may wait for one slot; more are refused")
@@ -116,6 +137,21 @@ class Config(BaseModel):
     def _known_provider(cls, text: str) -> str:
         Placement.parse(text)
         return text
+
+    @field_validator("preflight", mode="before")
+    @classmethod
+    def _not_yaml_boolean(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("trusted_digests", mode="before")
+    @classmethod
+    def _digests(cls, value: Any) -> Any:
+        digests = value if isinstance(value, list) else str(value).split(",")
+        digests = [str(digest).strip().lower() for digest in digests]
+        for digest in digests:
+            if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"'{digest[:80]}' is no sha256 of 64 hexadecimal digits")
+        return ",".join(digest for digest in digests if digest)
 
     @field_validator("host")
     @classmethod

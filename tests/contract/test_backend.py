@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from support.artefacts import artefact_of, synthetic_artefact
 from turnout.backends.onnx import OnnxBackend, OnnxOptions
 from turnout.backends.synthetic import SyntheticBackend, SyntheticModel
 from turnout.core.errors import LoadError
-from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Device, Execution, Placement
 from turnout.core.tensors import ANY, Signature, TensorSpec
 from turnout.runtime.ports import Loaded
@@ -39,22 +39,18 @@ def onnx_model(datatype: DataType) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def artefact(path: Path) -> Artefact:
-    return Artefact(Revision("m", 1, "", "d"), str(path))
-
-
 @pytest.fixture(params=["synthetic", "onnx"])
 def load(request: pytest.FixtureRequest, tmp_path: Path) -> Load:
     def load_synthetic(datatype: DataType, execution: Execution) -> Loaded:
         declared = Signature((TensorSpec("x", datatype, (ANY, 3)),), (TensorSpec("y", datatype, (ANY, 3)),))
-        return SyntheticBackend({"m": SyntheticModel(declared)}).load(artefact(tmp_path), execution)
+        return SyntheticBackend({"m": SyntheticModel(declared)}).load(synthetic_artefact("m"), execution)
 
     def load_onnx(datatype: DataType, execution: Execution) -> Loaded:
         path = tmp_path / "model.onnx"
         onnx.save(onnx_model(datatype), path)
         backend = OnnxBackend(CPU)
         backend.start()
-        return backend.load(artefact(path), execution)
+        return backend.load(artefact_of(path), execution)
 
     return load_synthetic if request.param == "synthetic" else load_onnx
 
@@ -147,7 +143,7 @@ def test_a_failed_run_raises_and_the_next_one_works(load: Load) -> None:
 def save(tmp_path: Path, model: onnx.ModelProto | bytes) -> Artefact:
     path = tmp_path / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return artefact(path)
+    return artefact_of(path)
 
 
 @pytest.mark.parametrize("folder", ["plain", "with a blank", "quo'te", "b(racket"])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnout.core.ids import Revision, is_name, parse_version
+from turnout.core.errors import LoadError
+from turnout.core.ids import Revision, is_name, parse_version, printable
 from turnout.core.model import Placement, Provider, buckets
 from turnout.core.slots import NEXT, SlotState
 
@@ -26,6 +27,28 @@ def test_names(good: str) -> None:
 )
 def test_what_no_name_may_be(bad: str) -> None:
     assert not is_name(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, ü 模型 'quoted' \\", "plain, ü 模型 'quoted' \\"),
+        ("a\r\nb\tc\0", r"a\r\nb\tc\x00"),
+        ("\x1b[31m\x7f\x9b", r"\x1b[31m\x7f\x9b"),
+        ("right\u202eto left\u2028line\ufeff", r"right\u202eto left\u2028line\ufeff"),
+        ("\udcff", r"\udcff"),
+        ("\U000e0001", r"\U000e0001"),
+    ],
+)
+def test_what_is_shown_is_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert str(LoadError(text)) == shown
+
+
+@given(st.text())
+def test_any_text_can_be_shown(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable(printable(text)) == printable(text)
 
 
 @pytest.mark.parametrize(("text", "version"), [("1", 1), ("20", 20), ("9" * 18, int("9" * 18))])

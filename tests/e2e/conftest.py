@@ -19,5 +19,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     onnx_models.lookup_model(root)
     onnx_models.slow_model(root)
     onnx_models.broken_models(root)
-    with serving(root, "--ping-interval-ms-min=50") as running:
+    # In child processes so many models would take some seconds more; other servers of these tests have them.
+    with serving(root, "--ping-interval-ms-min=50", "--preflight=off") as running:
         yield running

@@ -7,12 +7,15 @@ import json
 import signal
 import socket
 import struct
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+import onnx
 import psutil
 import pytest
 import tritonclient.grpc as triton
@@ -20,8 +23,8 @@ import tritonclient.grpc.aio as triton_aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from support import onnx_models
-from support.server import Server, process, run, until
+from support import hostile_models, onnx_models
+from support.server import COMMAND, Server, environment, process, run, until
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +284,7 @@ def test_repository_of_broken_models(tmp_path: Path) -> None:
     assert ended.returncode == 1
     told = [line for line in ended.stderr.splitlines() if line.startswith("turnout: ")]
     assert told[0] == f"turnout: no model of '{tmp_path}' can be served:"
-    assert [line.split(":")[1].strip() for line in told[1:]] == ["broken", "contradicted", "unversioned"]
+    assert [line.split(":")[1].strip() for line in told[1:]] == ["broken/1", "contradicted/1", "unversioned"]
     assert "Traceback" not in ended.stderr and ended.stdout == ""
 
 
@@ -316,6 +319,76 @@ def test_one_broken_version_does_not_stop_the_others(tmp_path: Path) -> None:
         states = {m.version: m.state for m in client.get_model_repository_index().models}
         assert states == {"1": "UNAVAILABLE", "2": "READY"}
         assert client.is_model_ready("scale") and not client.is_model_ready("scale", "1")
+
+
+def hostile(root: Path, *models: Callable[[], onnx.ModelProto]) -> Path:
+    for model in models:
+        path = root / model.__name__ / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(model().SerializeToString())
+    return root
+
+
+def test_models_that_would_end_the_server_cost_themselves_alone(tmp_path: Path) -> None:
+    hostile(tmp_path, hostile_models.takes_memory_at_run, hostile_models.never_loads)
+    words = {
+        "takes_memory_at_run": "running it once needs more than 100000000 bytes: --preflight-memory-bytes-max",
+        "never_loads": "loading it in a child process took longer than 2 s: --preflight-timeout-s",
+    }
+    if hostile_models.DIVISION_TRAPS:
+        hostile(tmp_path, hostile_models.crashes_at_load, hostile_models.crashes_at_run)
+        words["crashes_at_load"] = "loading it in a child process ended with signal SIGFPE"
+        words["crashes_at_run"] = "running it once in a child process ended with signal SIGFPE"
+    onnx_models.write(tmp_path, "good", onnx_models.NO_BATCH)
+    limits = ("--preflight-memory-bytes-max=100000000", "--preflight-timeout-s=2")
+    with process(tmp_path, *limits) as server, triton.InferenceServerClient(server.address) as client:
+        rows = {m.name: (m.state, m.reason) for m in client.get_model_repository_index().models}
+        assert rows == {"good": ("READY", "")} | {name: ("UNAVAILABLE", why) for name, why in words.items()}
+        for name, why in words.items():
+            assert f"note  {name}/1: {why}\n" in server.stdout
+        given = triton.InferInput("x", [3], "FP32")
+        given.set_data_from_numpy(np.ones(3, np.float32))
+        assert client.infer("good", [given]).as_numpy("y").tolist() == [2, 2, 2]
+
+
+def test_a_model_that_is_being_tried_does_not_outlive_the_server(tmp_path: Path) -> None:
+    hostile(tmp_path, hostile_models.never_loads)
+    arguments = ("--preflight-timeout-s=600", "--host=127.0.0.1", "--grpc-port=0")
+    with subprocess.Popen(
+        [*COMMAND, "serve", f"--model-repository={tmp_path}", *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as started:
+        try:
+            until(lambda: psutil.Process(started.pid).children())
+            (tried,) = psutil.Process(started.pid).children()
+            started.send_signal(signal.SIGTERM)
+            assert started.wait(20) == 0
+        finally:
+            started.kill()
+    until(lambda: not tried.is_running() or tried.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_strict_refuses_to_start_with_every_reason(tmp_path: Path) -> None:
+    onnx_models.broken_models(tmp_path)
+    onnx_models.write(tmp_path, "good", onnx_models.NO_BATCH)
+    ended = run("serve", f"--model-repository={tmp_path}", "--host=127.0.0.1", "--grpc-port=0", "--strict")
+    assert ended.returncode == 1 and ended.stdout == ""
+    told = [line for line in ended.stderr.splitlines() if line.startswith("turnout: ")]
+    assert told[0] == f"turnout: not all of '{tmp_path}' can be served, as --strict asks:"
+    for line, name, words in zip(
+        told[1:],
+        ("broken/1", "contradicted/1", "unversioned"),
+        ("ONNX Runtime cannot load it", "input 'x' is TYPE_INT32", "it has no version folder"),
+        strict=True,
+    ):
+        assert line.startswith(f"turnout:   {name}: ") and words in line
+
+
+def test_strict_starts_where_nothing_is_wrong(slow: Path) -> None:
+    with process(slow, "--strict") as server:
+        assert server.address
 
 
 def test_no_path_of_the_host_reaches_a_client(tmp_path: Path) -> None:

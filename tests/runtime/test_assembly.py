@@ -64,6 +64,31 @@ def test_reshape_between_what_clients_send_and_what_the_model_takes() -> None:
     assert split(single, {"y": np.float32(3) * np.ones(())}, [1])[0]["y"].tolist() == [3]
 
 
+@pytest.mark.parametrize("rows_max", [0, 8])
+def test_open_dimensions_keep_their_sizes_through_a_reshape(rows_max: int) -> None:
+    first = (ANY,) if rows_max else ()
+    x = TensorSpec("x", DataType.FP32, (*first, 2, 4, ANY, ANY), (*first, 8, ANY, 1, ANY))
+    y = TensorSpec("y", DataType.FP32, (*first, ANY, 6), (*first, ANY, 2, 3))
+    signature = Signature((x,), (y,), rows_max)
+    one = (1,) if rows_max else ()
+    sent = np.arange(2 * 4 * 5 * 7, dtype=np.float32).reshape(*one, 2, 4, 5, 7)
+    taken = InputBuffers(signature).assemble([{"x": sent}])["x"]
+    assert taken.shape == (*one, 8, 5, 1, 7)
+    assert taken.ravel().tolist() == sent.ravel().tolist()
+    empty = np.zeros((*one, 2, 4, 0, 7), np.float32)
+    assert InputBuffers(signature).assemble([{"x": empty}])["x"].shape == (*one, 8, 0, 1, 7)
+    answer = np.arange(9 * 6, dtype=np.float32).reshape(*one, 9, 2, 3)
+    assert split(signature, {"y": answer}, [1])[0]["y"].shape == (*one, 9, 6)
+
+
+def test_a_model_may_answer_with_another_rank_than_it_declares() -> None:
+    """ONNX Runtime does not hold it to that."""
+    signature = Signature((), (TensorSpec("y", DataType.FP32, (ANY, 1), (ANY,)),), rows_max=8)
+    assert split(signature, {"y": np.ones((2, 1), np.float32)}, [2])[0]["y"].shape == (2, 1)
+    with pytest.raises(ValueError, match="reshape"):
+        split(signature, {"y": np.ones((2, 3), np.float32)}, [2])
+
+
 @pytest.mark.parametrize("shape", [(), (3, 2), (1, 2)])
 def test_an_output_that_does_not_follow_the_batch_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="'y' has shape"):

@@ -262,6 +262,8 @@ def test_to_raw_copies_other_layouts(array: Any) -> None:
     [
         ("f8", DataType.FP32),
         ("i8", DataType.INT8),
+        ("i8", DataType.FP64),
+        ("u8", DataType.FP64),
         ("f4", DataType.BF16),
         ("f4", DataType.INT64),
         ("O", DataType.FP32),

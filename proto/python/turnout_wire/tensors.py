@@ -230,12 +230,15 @@ def _encoded(element: object, index: int) -> bytes:
 def _little_endian(array: Array, datatype: DataType, *, contiguous: bool = True) -> Array:
     if array.dtype == datatype.dtype and (not contiguous or array.flags.c_contiguous):
         return array
-    if not np.can_cast(array.dtype, datatype.dtype, casting="safe"):
+    # numpy calls it safe to write a 64-bit integer as a double of 53 bits.
+    rounds = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and datatype is DataType.FP64
+    if rounds or not np.can_cast(array.dtype, datatype.dtype, casting="safe"):
         raise TensorError(
             f"numpy dtype {array.dtype} does not convert to {datatype.value} without changing values; "
             f"convert it with astype({datatype.dtype.name!r}) where that is meant"
         )
-    return array.astype(datatype.dtype, order="C")
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        return array.astype(datatype.dtype, order="C")
 
 
 def _from_numbers(values: Sequence[Any], datatype: DataType) -> Array:

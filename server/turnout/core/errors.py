@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from turnout.core.ids import printable
+
 
 class Reason(Enum):
     """Why a request got no answer from a model. One row each in `transport/status.py`."""
@@ -29,4 +31,8 @@ class ServingError(Exception):
 
 
 class LoadError(Exception):
-    """A model that cannot be loaded. The message is shown in the start-up table and in RepositoryIndex."""
+    """A model that cannot be loaded. The message is shown in the start-up table and in RepositoryIndex, and may quote
+    what a file says: it is made printable here."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))

@@ -30,6 +30,11 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+def printable(text: str) -> str:
+    """`text` with all but visible characters and blanks escaped: it cannot split a log line or act on a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def parse_version(text: str) -> int | None:
     """The version that `text` names, or None: a decimal from 1 of at most 18 digits, no sign, no leading zero."""
     return int(text) if _VERSION.fullmatch(text) else None

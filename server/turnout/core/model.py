@@ -50,7 +50,8 @@ class OpenArtefact:
 
     Attributes:
         model: the name of the model file among `files`.
-        files: descriptors by path relative to the version's folder, with `/`: the model and what may hold its weights.
+        files: descriptors by path relative to the model file's folder, with `/`: the model and what may hold its
+            weights. To be read at given offsets, or mapped: their own offset may be anywhere.
         libraries: descriptors of the model's operator libraries by name.
     """
 

@@ -31,7 +31,7 @@ class InputBuffers:
             parts = [request[spec.name] for request in requests]
             array = parts[0] if len(parts) == 1 else self._stack(spec, parts)
             if spec.model_shape is not None:
-                array = array.reshape(_reshaped(spec, array, self._signature.rows_max))
+                array = array.reshape(_fitted(spec.model_shape, spec.shape, array))
             inputs[spec.name] = array
         return inputs
 
@@ -65,7 +65,7 @@ def split(signature: Signature, arrays: Tensors, rows: Sequence[int]) -> list[di
         if signature.rows_max and (array.ndim == 0 or array.shape[0] != total):
             raise ValueError(f"output '{spec.name}' has shape {list(array.shape)} for a batch of {total} rows")
         if spec.model_shape is not None:
-            array = array.reshape(_client_shape(spec, total))
+            array = array.reshape(_fitted(spec.shape, spec.model_shape, array))
         shaped[spec.name] = array
     if len(rows) == 1:
         return [shaped]
@@ -77,10 +77,9 @@ def split(signature: Signature, arrays: Tensors, rows: Sequence[int]) -> list[di
     return shares
 
 
-def _reshaped(spec: TensorSpec, array: Array, rows_max: int) -> tuple[int, ...]:
-    assert spec.model_shape is not None
-    return (len(array), *spec.model_shape[1:]) if rows_max else spec.model_shape
-
-
-def _client_shape(spec: TensorSpec, rows: int) -> tuple[int, ...]:
-    return tuple(rows if dim == ANY else dim for dim in spec.shape)
+def _fitted(wanted: tuple[int, ...], given: tuple[int, ...], array: Array) -> tuple[int, ...]:
+    """The shape `wanted` for an array of shape `given`: the dimensions that both leave open are the same ones, in the
+    same order; the batch is the first of them. A model may answer with another rank than it declares: then numpy
+    decides whether the elements fit."""
+    sizes = iter([size for dim, size in zip(given, array.shape, strict=False) if dim == ANY])
+    return tuple(next(sizes, ANY) if dim == ANY else dim for dim in wanted)

@@ -34,6 +34,7 @@ class Opener:
     clock_ns: ClockNs
     offload: Offload
     observer: Observer
+    warmup_bytes_max: int = 1 << 28
 
     async def open(self, sources: Iterable[ModelSource]) -> Fleet:
         """Every model of the repository, in slots and routed, or with the reason why not."""
@@ -61,12 +62,16 @@ class Opener:
             if artefact.problem:
                 raise LoadError(artefact.problem)
             loaded = await self.offload(self.backend.load, artefact, source.execution)
-            spec = source.complete(artefact.revision.version, loaded.declared)
+            spec = await self.offload(source.complete, artefact.revision.version, loaded.declared)
             slot.move(SlotState.WARMING)
             first, inferred = loaded.sessions[0], spec.batch_inferred
-            if doubt := await self.offload(doubt_batching, spec.signature, first, inferred):
-                spec = _settle_batching(source, spec, loaded, artefact, doubt)
-            profile_ns, warnings = await self.offload(warm, spec.signature, loaded, self.clock_ns)
+            bytes_max = self.warmup_bytes_max
+            if doubt := await self.offload(doubt_batching, spec.signature, first, inferred, bytes_max):
+                spec = await self.offload(_settle_batching, source, spec, loaded, artefact, doubt)
+            profile_ns, warnings = await self.offload(
+                warm, spec.signature, loaded, self.clock_ns, spec.warmup, bytes_max
+            )
+            spec = replace(spec, warmup=())  # its tensors may be large
         except LoadError as refusal:
             slot.move(SlotState.FAILED, str(refusal), refusal.__cause__)
             return
@@ -82,9 +87,11 @@ class Opener:
             self.observer,
         )
         batcher.start()
-        slot.warnings = spec.warnings + warnings
+        slot.warnings = spec.warnings + loaded.warnings + warnings
         opening_ns = self.clock_ns() - started_ns
-        slot.cargo = Cargo(artefact.revision, spec, batcher, loaded.providers, profile_ns, opening_ns)
+        slot.cargo = Cargo(
+            artefact.revision, spec, batcher, loaded.providers, profile_ns, opening_ns, loaded.memory_bytes
+        )
         slot.move(SlotState.READY)
 
 
@@ -95,7 +102,10 @@ def _settle_batching(
     where that is possible at all. Models whose scale depends on the batch (dynamic quantization) need that."""
     rows_max = spec.signature.rows_max
     if spec.batch_inferred:
-        spec = source.complete(artefact.revision.version, loaded.declared, batch=False)
+        try:
+            spec = source.complete(artefact.revision.version, loaded.declared, batch=False)
+        except LoadError as refusal:
+            raise LoadError(f"{refusal} (it is not batched: {doubt.why})") from refusal.__cause__
         note = f"not batched: {doubt.why}; set max_batch_size in config.pbtxt if its rows are independent"
     elif doubt.impossible:
         raise LoadError(f"max_batch_size is {rows_max}, but {doubt.why}: set it to 0")

@@ -36,6 +36,8 @@ class Loaded:
     declared: Signature
     sessions: tuple[Session, ...]
     providers: tuple[str, ...]  # where it runs, e.g. ("cpu",) or ("cuda:0", "cuda:1")
+    warnings: tuple[str, ...] = ()  # what of its configuration has no effect there
+    memory_bytes: int | None = None  # that loading and one run took at their peak, where that was tried out first
 
 
 class Backend(Protocol):

@@ -27,6 +27,7 @@ class Cargo:
     providers: tuple[str, ...]
     profile_ns: dict[int, int]  # measured run time of each warm batch bucket: the batcher's first cost profile
     opening_ns: int  # how long loading, proving and warming took
+    memory_bytes: int | None = None  # that loading and one run took at their peak, where that was tried out
 
 
 class Slot:

@@ -1,16 +1,23 @@
 """Reads `config.pbtxt`: what Turnout honours, what it warns about, and what it refuses because ignoring it would
-change answers. The only module of the store, with `complete`, that knows the ModelConfig message."""
+change answers. How a model is run, batched and warmed is read by the modules beside this one; the ModelConfig message
+goes no further than these and `complete`."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf import text_format
 
+from turnout.core.batching import BatchPolicy
 from turnout.core.errors import LoadError
 from turnout.core.ids import parse_version
-from turnout.core.model import Device, Execution
+from turnout.core.model import Execution
+from turnout.core.tensors import ANY
+from turnout.store.batching_config import check_preferred, read_policy
+from turnout.store.execution_config import is_honoured, read_execution
+from turnout.store.named_files import check_plain
+from turnout.store.warmup_config import check_warmup
 from turnout_wire.gen import model_config_pb2 as pb
 
 PLATFORM = "onnxruntime_onnx"
@@ -22,7 +29,6 @@ _REFUSED = (
     "ensemble_scheduling",
     "batch_input",
     "batch_output",
-    "model_operations",
     "model_repository_agents",
 )
 # Fields that change speed, placement or reporting only: named in a warning.
@@ -31,17 +37,11 @@ _NOT_HONOURED = (
     "metric_tags",
     "response_cache",
     "model_metrics",
-    "model_warmup",
     "runtime",
 )
-_DEVICES = {
-    pb.ModelInstanceGroup.KIND_AUTO: Device.AUTO,
-    pb.ModelInstanceGroup.KIND_CPU: Device.CPU,
-    pb.ModelInstanceGroup.KIND_GPU: Device.GPU,
-}
+_PACKAGE = pb.ModelConfig.DESCRIPTOR.file.package
 _GROUP_FIELDS = {"name", "count", "kind", "gpus", "passive", "secondary_devices"}
-_THREADS_MAX = 1024
-_HONOURED_PARAMETERS = ("intra_op_thread_count", "inter_op_thread_count")
+_OPTIMIZATION_FIELDS = {"graph", "execution_accelerators"}
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,31 @@ class ModelConfiguration:
     warnings: tuple[str, ...]
 
     @classmethod
-    def parse(cls, name: str, text: str) -> ModelConfiguration:
-        """Raises:
-        LoadError: the text does not parse, or asks for what Turnout does not do; naming the field.
+    def parse(cls, name: str, text: str, op_libraries: bool = False) -> ModelConfiguration:
+        """Args:
+            op_libraries: libraries of custom operators, native code out of the repository, may be loaded.
+
+        Raises:
+            LoadError: the text does not parse, or asks for what Turnout does not do; naming the field.
         """
         try:
             proto = text_format.Parse(text, pb.ModelConfig())
-        except text_format.ParseError as error:
-            raise LoadError(f"config.pbtxt: {error}") from None
+        except (text_format.ParseError, ValueError) as error:  # the second: a number too large for an enum
+            # The messages' package is this process's own: Triton's users know them without.
+            raise LoadError(f"config.pbtxt: {str(error).replace(f'{_PACKAGE}.', '')}") from None
         if proto.name and proto.name != name:
             raise LoadError(f"config.pbtxt: name is '{proto.name}', the folder is '{name}': make them equal")
         _refuse(proto)
-        return cls(name, proto, tuple(_warnings(proto)))
+        configuration = cls(name, proto, tuple(_warnings(proto)))
+        # Read now, so that what is wrong is told before a file is opened.
+        if configuration.execution().op_libraries and not op_libraries:
+            raise LoadError(
+                "config.pbtxt: model_operations.op_library_filename: libraries are native code that runs inside the "
+                "server; start it with --allow-op-libraries where the repository is trusted"
+            )
+        if configuration.rows_max:
+            check_preferred(configuration.policy().preferred_rows, configuration.rows_max)
+        return configuration
 
     @property
     def filename(self) -> str:
@@ -96,19 +109,10 @@ class ModelConfiguration:
                 return set(sorted(present)[-max(policy.latest.num_versions, 1) :])
 
     def execution(self) -> Execution:
-        groups = self.proto.instance_group
-        group = groups[0] if groups else pb.ModelInstanceGroup()
-        return Execution(
-            instances=max(group.count, 1),
-            device=_DEVICES[group.kind],
-            gpus=tuple(group.gpus),
-            graph_level=self.proto.optimization.graph.level,
-            intra_op_threads=self._count("intra_op_thread_count"),
-            inter_op_threads=self._count("inter_op_thread_count"),
-        )
+        return read_execution(self.proto)
 
-    def _count(self, key: str) -> int | None:
-        return int(self.proto.parameters[key].string_value) if key in self.proto.parameters else None
+    def policy(self) -> BatchPolicy:
+        return read_policy(self.proto)
 
 
 def _refuse(proto: pb.ModelConfig) -> None:
@@ -121,70 +125,80 @@ def _refuse(proto: pb.ModelConfig) -> None:
         raise LoadError(f"config.pbtxt: platform '{proto.platform}', Turnout serves ONNX models ('{PLATFORM}')")
     if proto.backend not in ("", BACKEND):
         raise LoadError(f"config.pbtxt: backend '{proto.backend}', Turnout serves ONNX models ('{BACKEND}')")
-    filename = proto.default_model_filename
-    if "/" in filename or "\0" in filename or filename in (".", ".."):
-        raise LoadError(f"config.pbtxt: default_model_filename {filename!r} is not a plain file name")
+    if proto.default_model_filename:
+        check_plain("default_model_filename", proto.default_model_filename)
     if proto.max_batch_size < 0:
         raise LoadError(f"config.pbtxt: max_batch_size is {proto.max_batch_size}, it must be 0 or more")
-    if proto.optimization.graph.level not in (-1, 0, 1, 2):
-        raise LoadError(f"config.pbtxt: optimization.graph.level is {proto.optimization.graph.level}, known: -1 to 2")
-    _refuse_tensors(proto)
-    _refuse_instances(proto)
-    _refuse_parameters(proto)
-
-
-def _refuse_tensors(proto: pb.ModelConfig) -> None:
-    tensors: list[pb.ModelInput | pb.ModelOutput] = [*proto.input, *proto.output]
-    for tensor in tensors:
-        for field in ("is_shape_tensor", "is_non_linear_format_io"):
-            if getattr(tensor, field):
-                raise LoadError(f"config.pbtxt: '{tensor.name}': Turnout does not support {field}")
-        if any(dim == 0 or dim < -1 for dim in tensor.dims):
-            raise LoadError(f"config.pbtxt: '{tensor.name}' has dims {list(tensor.dims)}: from 1, or -1 for any")
-    for given in proto.input:
-        if given.allow_ragged_batch or given.optional:
-            field = "optional" if given.optional else "allow_ragged_batch"
-            raise LoadError(f"config.pbtxt: input '{given.name}': Turnout does not support {field}")
-
-
-def _refuse_instances(proto: pb.ModelConfig) -> None:
-    if len(proto.instance_group) > 1:
-        raise LoadError("config.pbtxt: Turnout takes one instance_group, give its count and gpus")
-    for group in proto.instance_group:
-        if group.kind not in _DEVICES:
-            raise LoadError("config.pbtxt: instance_group kind KIND_MODEL is not for ONNX models")
-        if group.kind == pb.ModelInstanceGroup.KIND_CPU and group.gpus:
-            raise LoadError("config.pbtxt: instance_group is KIND_CPU and names gpus")
-        if group.passive or group.secondary_devices:
-            raise LoadError("config.pbtxt: instance_group: Turnout does not support passive and secondary_devices")
-        if group.count < 0:
-            raise LoadError(f"config.pbtxt: instance_group count is {group.count}, it must be 1 or more")
-
-
-def _refuse_parameters(proto: pb.ModelConfig) -> None:
-    for key in _HONOURED_PARAMETERS:
-        text = proto.parameters[key].string_value if key in proto.parameters else "0"
-        if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) > _THREADS_MAX:
-            raise LoadError(f"config.pbtxt: parameter {key} is '{text}', it must be a number from 0 to {_THREADS_MAX}")
     for version in proto.version_policy.specific.versions:
         if parse_version(str(version)) is None:
             raise LoadError(f"config.pbtxt: version_policy names version {version}, versions start at 1")
+    _refuse_inputs(proto)
+    _refuse_outputs(proto)
+    check_warmup(proto)
+
+
+def _refuse_inputs(proto: pb.ModelConfig) -> None:
+    for tensor in proto.input:
+        _refuse_tensor("input", tensor)
+        if tensor.allow_ragged_batch:
+            raise LoadError(f"config.pbtxt: input '{tensor.name}': Turnout does not support allow_ragged_batch")
+        if tensor.optional and proto.max_batch_size:
+            # A request without it and one with it could not share a batch, and rows of a default mean nothing.
+            raise LoadError(
+                f"config.pbtxt: input '{tensor.name}' is optional, but max_batch_size is {proto.max_batch_size}: "
+                "only models without batches may have optional inputs, set it to 0"
+            )
+
+
+def _refuse_outputs(proto: pb.ModelConfig) -> None:
+    for tensor in proto.output:
+        _refuse_tensor("output", tensor)
+        if tensor.label_filename:
+            check_plain(f"label_filename of output '{tensor.name}'", tensor.label_filename)
+
+
+def _refuse_tensor(kind: str, tensor: pb.ModelInput | pb.ModelOutput) -> None:
+    """Triton's rule for a tensor that is configured at all: its name, type and dims are given."""
+    if not tensor.name:
+        raise LoadError(f"config.pbtxt: an {kind} has no name")
+    what = f"config.pbtxt: {kind} '{tensor.name}'"
+    for field in ("is_shape_tensor", "is_non_linear_format_io"):
+        if getattr(tensor, field):
+            raise LoadError(f"{what}: Turnout does not support {field}")
+    if tensor.data_type not in pb.DataType.values():
+        raise LoadError(f"{what} has data_type {tensor.data_type}, which is unknown")
+    missing = "data_type" if tensor.data_type == pb.TYPE_INVALID else "" if tensor.dims else "dims"
+    if missing:
+        raise LoadError(f"{what} has no {missing}: set it, or leave out every {kind} to take them from the model file")
+    for field, dims in (("dims", tensor.dims), ("reshape", tensor.reshape.shape)):
+        if any(dim == 0 or dim < -1 for dim in dims):
+            raise LoadError(f"{what} has {field} {list(dims)}: from 1, or -1 for any")
+    # Between dimensions that are open on both sides the elements must be as many, so that the forms map one to one.
+    if tensor.HasField("reshape") and _elements(tensor.dims) != _elements(tensor.reshape.shape):
+        raise LoadError(
+            f"{what} reshapes {list(tensor.dims)} to {list(tensor.reshape.shape)}: both must hold the same number of "
+            "elements, also between open dimensions"
+        )
+
+
+def _elements(dims: Iterable[int]) -> list[int]:
+    """The number of elements before, between and after the open dimensions."""
+    counts = [1]
+    for dim in dims:
+        if dim == ANY:
+            counts.append(1)
+        else:
+            counts[-1] *= dim
+    return counts
 
 
 def _warnings(proto: pb.ModelConfig) -> list[str]:
     ignored = [field for field in _NOT_HONOURED if _is_set(proto, field)]
-    batching = proto.dynamic_batching
-    if batching.max_queue_delay_microseconds or batching.preferred_batch_size:
-        ignored.append("dynamic_batching's delay and preferred sizes (a free instance takes what waits, at once)")
-    if batching.priority_levels or batching.HasField("default_queue_policy") or batching.priority_queue_policy:
-        ignored.append("dynamic_batching's priorities and queue policies")
-    if batching.preserve_ordering and proto.instance_group and proto.instance_group[0].count > 1:
-        ignored.append("dynamic_batching.preserve_ordering")
-    ignored += [f"parameters[{key}]" for key in sorted(proto.parameters) if key not in _HONOURED_PARAMETERS]
+    ignored += [f"parameters[{key}]" for key in sorted(proto.parameters) if not is_honoured(key)]
     unread = {f.name for group in proto.instance_group for f, _ in group.ListFields()} - _GROUP_FIELDS
     ignored += [f"instance_group.{field}" for field in sorted(unread)]
-    ignored += [f"optimization.{f.name}" for f, _ in proto.optimization.ListFields() if f.name != "graph"]
-    ignored += [f"label_filename of '{out.name}'" for out in proto.output if out.label_filename]
+    unread = {f.name for f, _ in proto.optimization.ListFields()} - _OPTIMIZATION_FIELDS
+    ignored += [f"optimization.{field}" for field in sorted(unread)]
     return [f"config.pbtxt: not honoured: {what}" for what in ignored]
 
 

@@ -1,26 +1,29 @@
 """Reads a model repository in Triton's layout: `<model>/<version>/model.onnx`, optionally `<model>/config.pbtxt`.
 
-Nothing is ever written. A model with a problem is listed with its reason, so that the others can serve.
+Nothing is ever written, and nothing outside of it opened. A model with a problem is listed with its reason, so that the
+others can serve.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 from turnout.core.errors import LoadError
-from turnout.core.ids import Revision, is_name, parse_version
-from turnout.core.model import Artefact, Execution, ModelSpec
+from turnout.core.ids import Revision, is_name, parse_version, printable
+from turnout.core.model import Artefact, Execution, ModelSpec, OpenArtefact
 from turnout.core.tensors import Signature
 from turnout.store.complete import complete
+from turnout.store.contained import Folder, Root
+from turnout.store.manifest import Manifest, read_manifest
 from turnout.store.model_config import ModelConfiguration
+from turnout.store.named_files import ReadFile, no_files
 
+_CONFIG = "config.pbtxt"
 _CONFIG_BYTES_MAX = 1 << 20
-_NO_WEIGHTS = (".onnx", ".npz", ".json", ".pbtxt", ".md", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,15 @@ class ModelLimits:
         batch_rows_default: max_batch_size for models that can batch and do not say how far (Triton's default is 4).
         batch_rows_max: the largest max_batch_size; warm-up makes inputs of that many rows.
         instances_max: the largest instance_group count; each is a thread.
+        op_libraries: models may bring libraries of custom operators: native code that runs inside the server.
+        hard_links: files may have other names, which may be outside of the repository.
     """
 
     batch_rows_default: int = 4
     batch_rows_max: int = 4096
     instances_max: int = 64
+    op_libraries: bool = False
+    hard_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,40 +53,59 @@ class Repository:
     limits: ModelLimits = ModelLimits()
 
     def models(self) -> list[RepositoryModel]:
-        """Every model folder, by name.
+        """Every model folder, by name; blocks, since all files are hashed.
 
         Raises:
-            LoadError: the repository itself is not there.
+            LoadError: the repository itself is not there, or cannot be read.
         """
-        if not self.root.is_dir():
-            raise LoadError(f"model repository '{self.root}' is not a folder: see --model-repository")
-        folders = sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        return [self._model(folder) for folder in folders]
-
-    def _model(self, folder: Path) -> RepositoryModel:
-        name = os.fsencode(folder.name).decode(errors="replace")  # whatever bytes the file system has
         try:
-            if not is_name(folder.name):
-                raise LoadError("its name has other characters than letters, digits, '.', '_' and '-', or over 128")
-            configuration = ModelConfiguration.parse(folder.name, _config_text(folder))
-            _check_limits(configuration, self.limits)
-            artefacts = _artefacts(folder, configuration)
-        except LoadError as refusal:
-            return RepositoryModel(name, problem=str(refusal))
+            root = Folder(Root(self.root, self.limits.hard_links))
+            names = root.names()
+        except (FileNotFoundError, NotADirectoryError):
+            raise LoadError(f"model repository '{self.root}' is not a folder: see --model-repository") from None
         except OSError as error:
-            return RepositoryModel(name, problem=f"cannot be read: {error.strerror}")
-        return RepositoryModel(name, tuple(artefacts), configuration, self.limits.batch_rows_default)
+            raise LoadError(f"model repository '{self.root}' cannot be read: {error.strerror}") from None
+        models = (self._model(root, name) for name in names if not name.startswith("."))
+        return [model for model in models if model is not None]
+
+    def _model(self, root: Folder, name: str) -> RepositoryModel | None:
+        """None: it is no folder."""
+        # Whatever characters the file system has; a backslash of its own stays apart from an escape's.
+        title = name if is_name(name) else printable(name.replace("\\", "\\\\"))
+        try:
+            folder = root.folder(name)
+            if not is_name(name):
+                raise LoadError("its name has other characters than letters, digits, '.', '_' and '-', or over 128")
+            configuration = ModelConfiguration.parse(name, _config_text(folder), self.limits.op_libraries)
+            _check_limits(configuration, self.limits)
+            artefacts, manifests = _versions(folder, configuration)
+        except NotADirectoryError:
+            return None
+        except LoadError as refusal:
+            return RepositoryModel(title, problem=str(refusal))
+        except OSError as error:
+            return RepositoryModel(title, problem=f"cannot be read: {error.strerror}")
+        return RepositoryModel(
+            name,
+            artefacts,
+            configuration,
+            self.limits.batch_rows_default,
+            read_file=partial(_read, folder),
+            manifests=manifests,
+        )
 
 
 @dataclass(frozen=True)
 class RepositoryModel:
-    """One model of the repository: the runtime's ModelSource."""
+    """One model of the repository: the runtime's ModelSource. `manifests` has those of its usable versions."""
 
     name: str
     artefacts: Sequence[Artefact] = ()
     configuration: ModelConfiguration | None = None
     batch_rows_default: int = 4
     problem: str = ""
+    read_file: ReadFile = no_files
+    manifests: Mapping[int, Manifest] = field(default_factory=dict)
 
     @cached_property
     def execution(self) -> Execution:
@@ -88,7 +114,16 @@ class RepositoryModel:
     def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
         if self.configuration is None:
             raise LoadError(self.problem)
-        return complete(self.configuration, declared, self.batch_rows_default if batch else 0)
+        return complete(self.configuration, declared, self.batch_rows_default if batch else 0, self.read_file)
+
+
+def _config_text(folder: Folder) -> str:
+    try:
+        return folder.read(_CONFIG, _CONFIG_BYTES_MAX).decode("utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError:
+        raise LoadError(f"{_CONFIG} is not UTF-8 text") from None
 
 
 def _check_limits(configuration: ModelConfiguration, limits: ModelLimits) -> None:
@@ -103,55 +138,50 @@ def _check_limits(configuration: ModelConfiguration, limits: ModelLimits) -> Non
         )
 
 
-def _config_text(folder: Path) -> str:
-    path = folder / "config.pbtxt"
-    if not path.is_file():
-        return ""
-    if path.stat().st_size > _CONFIG_BYTES_MAX:
-        raise LoadError(f"config.pbtxt is larger than {_CONFIG_BYTES_MAX} bytes")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise LoadError("config.pbtxt is not UTF-8 text") from None
-
-
-def _artefacts(folder: Path, configuration: ModelConfiguration) -> list[Artefact]:
-    """The artefacts of the versions that the policy allows, newest first."""
-    present = {version for path in folder.iterdir() if path.is_dir() and (version := parse_version(path.name))}
+def _versions(folder: Folder, configuration: ModelConfiguration) -> tuple[tuple[Artefact, ...], dict[int, Manifest]]:
+    """What the policy allows, newest first."""
+    present = {version for name in folder.names() if (version := parse_version(name)) and _is_version(folder, name)}
     if not present:
         raise LoadError("it has no version folder: put the model into a folder named 1, 2, ...")
-    chosen = configuration.versions(present)
-    return [_artefact(folder, version, configuration.filename) for version in sorted(chosen, reverse=True)]
+    chosen = sorted(configuration.versions(present), reverse=True)
+    libraries = configuration.execution().op_libraries
+    artefacts = []
+    manifests = {}
+    for version in chosen:
+        revision = Revision(configuration.name, version, "", "")
+        # An upload that has not come far costs that version alone.
+        try:
+            manifest = read_manifest(folder, version, configuration.filename, libraries)
+        except LoadError as refusal:
+            artefacts.append(Artefact(revision, partial(_refuse, str(refusal)), str(refusal)))
+            continue
+        manifests[version] = manifest
+        artefacts.append(Artefact(Revision(configuration.name, version, "", manifest.digest), manifest.open))
+    return tuple(artefacts), manifests
 
 
-def _artefact(folder: Path, version: int, filename: str) -> Artefact:
-    """One version's; an upload that has not come far costs that version alone."""
-    path = folder / str(version) / filename
-    if path.is_dir():
-        path = path / "model.onnx"
-    if not path.is_file():
-        return Artefact(Revision(folder.name, version, "", ""), "", f"version {version} has no file '{filename}'")
+def _is_version(folder: Folder, name: str) -> bool:
+    """Also a link that is not followed, so that it is listed with its reason."""
     try:
-        return Artefact(Revision(folder.name, version, "", _digest(path)), str(path))
+        folder.folder(name)
+    except NotADirectoryError:
+        return False
+    except (LoadError, OSError):
+        return True
+    return True
+
+
+@contextmanager
+def _refuse(problem: str) -> Iterator[OpenArtefact]:
+    raise LoadError(problem)
+    yield
+
+
+def _read(folder: Folder, path: str, bytes_max: int) -> bytes:
+    """The ReadFile of a model's folder."""
+    try:
+        return folder.read(path, bytes_max)
+    except FileNotFoundError:
+        raise LoadError(f"there is no file '{path}'") from None
     except OSError as error:
-        return Artefact(Revision(folder.name, version, "", ""), "", f"version {version}: {error.strerror}")
-
-
-def _may_hold_weights(path: Path, folder: Path) -> bool:
-    """Hidden files and folders are other programs' (uploads under way, Kubernetes' volumes)."""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.suffix not in _NO_WEIGHTS
-
-
-def _digest(model: Path) -> str:
-    """sha256 over names, sizes and sha256 of the model file and of what lies beside it and may hold its weights:
-    everything but other models, samples and reports."""
-    files = [path for path in model.parent.rglob("*") if path == model or _may_hold_weights(path, model.parent)]
-    total = hashlib.sha256()
-    for path in sorted(path for path in files if path.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(
-            f"{path.relative_to(model.parent)}\0{path.stat().st_size}\0{digest}\n".encode(errors="surrogateescape")
-        )
-    return total.hexdigest()
+        raise LoadError(f"'{path}' cannot be read: {error.strerror}") from None

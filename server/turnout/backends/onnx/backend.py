@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import onnxruntime as ort
 
+from turnout.backends.onnx.contents import Contents
+from turnout.backends.onnx.options import (
+    not_honoured,
+    provider_chain,
+    register_libraries,
+    run_options,
+    session_options,
+)
+from turnout.backends.onnx.preflight import Preflight
+from turnout.backends.onnx.reasons import reason
 from turnout.backends.onnx.session import OnnxSession
 from turnout.core.errors import LoadError
 from turnout.core.model import Artefact, Device, Execution, Placement, Provider
@@ -31,13 +40,10 @@ _DATATYPES = {
     "tensor(string)": DataType.BYTES,
     "tensor(bfloat16)": DataType.BF16,
 }
-_GRAPH_LEVELS = {
-    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-}
 _EXECUTION_PROVIDERS = {Provider.CUDA: "CUDAExecutionProvider", Provider.TENSORRT: "TensorrtExecutionProvider"}
+# For a tensor whose data is not in what it is given, ONNX Runtime would look into the working directory. Nothing can be
+# below a device.
+_NO_FOLDER = ("session.model_external_initializers_file_folder_path", "/dev/null/nothing")
 _FATAL_ONLY = 4  # what else it has to say comes with its exceptions, and is logged from there
 
 # y = Identity(x) over one float: loaded on a device to see whether the device is there.
@@ -57,10 +63,16 @@ class OnnxOptions:
 
 
 class OnnxBackend:
-    """Creates sessions where the server's placement and the model's instance group say."""
+    """Creates sessions where the server's placement and the model's instance group say.
 
-    def __init__(self, options: OnnxOptions) -> None:
+    Args:
+        preflight: loads and runs each model in a child process first, unless that is for a GPU: a child would take
+            the memory of a device that others run on.
+    """
+
+    def __init__(self, options: OnnxOptions, preflight: Preflight | None = None) -> None:
         self._options = options
+        self._preflight = preflight
         self._placement = options.placement
 
     def start(self) -> None:
@@ -69,6 +81,7 @@ class OnnxBackend:
         Raises:
             LoadError: a GPU was asked for and is not there. Only `auto` falls back to the CPU.
         """
+        ort.set_default_logger_severity(_FATAL_ONLY)
         placement = self._options.placement
         if placement.provider is Provider.AUTO:
             gpu = Placement(Provider.CUDA, placement.devices)
@@ -88,70 +101,57 @@ class OnnxBackend:
         sessions: list[OnnxSession] = []
         names = []
         placement = self._place(execution)
-        for device in placement.devices:
-            on_cpu = placement.provider is Provider.CPU
-            names.append("cpu" if on_cpu else f"{placement.provider.value}:{device}")
-            own = [
-                self._open(artefact, execution, placement.provider, device)
-                for _ in range(1 if on_cpu else execution.instances)
-            ]
-            sessions += own * execution.instances if on_cpu else own
-        return Loaded(sessions[0].declared, tuple(sessions), tuple(names))
+        provider = placement.provider
+        memory_bytes = None
+        with artefact.open() as files:
+            if provider is Provider.CPU and self._preflight is not None:
+                threads = self._options.intra_op_threads, self._options.inter_op_threads
+                memory_bytes = self._preflight.check(artefact.revision.digest, files, execution, threads)
+            contents = Contents.read(files)
+            for device in placement.devices:
+                # On the CPU one session serves all instances, because its runs are thread-safe.
+                count = 1 if provider is Provider.CPU else execution.instances
+                own = [self._open(contents, files.libraries, execution, provider, device) for _ in range(count)]
+                sessions += own * (execution.instances // count)
+                names.append("cpu" if provider is Provider.CPU else f"{provider.value}:{device}")
+        warnings = not_honoured(execution, provider)
+        return Loaded(sessions[0].declared, tuple(sessions), tuple(names), warnings, memory_bytes)
 
     def _place(self, execution: Execution) -> Placement:
         if execution.device is Device.CPU:
             return Placement(Provider.CPU)
         if (execution.device is Device.GPU or execution.gpus) and self._placement.provider is Provider.CPU:
             raise LoadError("its instance_group asks for a GPU, but this server runs on the CPU: see --provider")
-        return Placement(self._placement.provider, execution.gpus) if execution.gpus else self._placement
+        provider = self._placement.provider
+        if provider is Provider.CUDA and execution.tensorrt is not None:
+            provider = Provider.TENSORRT
+        return Placement(provider, execution.gpus or self._placement.devices)
 
-    def _open(self, artefact: Artefact, execution: Execution, provider: Provider, device: int) -> OnnxSession:
+    def _open(
+        self, contents: Contents, libraries: Mapping[str, int], execution: Execution, provider: Provider, device: int
+    ) -> OnnxSession:
+        options = session_options(execution, provider, self._options.intra_op_threads, self._options.inter_op_threads)
+        register_libraries(options, libraries)
+        providers = provider_chain(execution, provider, device)
         try:
-            session = ort.InferenceSession(
-                artefact.path, self._session_options(execution, provider), providers=_provider_list(provider, device)
+            options.add_session_config_entry(*_NO_FOLDER)
+            options.add_external_initializers_from_files_in_memory(
+                list(contents.files), list(contents.files.values()), [len(data) for data in contents.files.values()]
             )
+            session = ort.InferenceSession(contents.model, options, providers=providers, enable_fallback=0)
         except Exception as error:
             if "onnxruntime" not in type(error).__module__:
                 raise LoadError("ONNX Runtime does not take its settings") from error  # the text shows addresses
-            raise LoadError(f"ONNX Runtime cannot load it: {without_paths(str(error), artefact.path)}") from error
+            raise LoadError(f"ONNX Runtime cannot load it: {reason(error)}") from error
         session.disable_fallback()
-        if provider in _EXECUTION_PROVIDERS and session.get_providers()[0] != _EXECUTION_PROVIDERS[provider]:
-            raise LoadError(f"it was to run on {provider.value}:{device}, but ONNX Runtime did not take it there")
+        if session.get_providers()[0] != providers[0][0]:
+            raise LoadError(f"it was to run on {providers[0][0]}, but ONNX Runtime did not take it there")
         declared = Signature(
-            tuple(_spec(node, "input") for node in session.get_inputs()),
+            (*(_spec(node, "input") for node in session.get_inputs()), *_with_defaults(session)),
             tuple(_spec(node, "output") for node in session.get_outputs()),
         )
-        return OnnxSession(session, declared)
-
-    def _session_options(self, execution: Execution, provider: Provider) -> ort.SessionOptions:
-        options = ort.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
-        options.graph_optimization_level = _GRAPH_LEVELS[execution.graph_level]
-        # Idle workers that spin take the core that the event loop needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        intra, inter = execution.intra_op_threads, execution.inter_op_threads
-        on_cpu = provider is Provider.CPU
-        options.intra_op_num_threads = (self._options.intra_op_threads if intra is None else intra) if on_cpu else 1
-        options.inter_op_num_threads = self._options.inter_op_threads if inter is None else inter
-        return options
-
-
-def without_paths(text: str, path: str | None = None) -> str:
-    """An error text of ONNX Runtime without host paths, shortened: clients read it in RepositoryIndex."""
-    # Literally first, whatever characters the path has, and as ONNX Runtime may have resolved it.
-    for known in (os.path.realpath(path), path) if path else ():
-        text = text.replace(known, "<path>").replace(os.path.dirname(known) or known, "<path>")
-    return re.sub(r"(?<!\w)/[^\s:'\",)]*", "<path>", " ".join(text.split()))[:400]
-
-
-def _provider_list(provider: Provider, device: int) -> list[str | tuple[str, dict[str, str]]]:
-    chain: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]  # for what the GPU has no kernel for
-    if provider in (Provider.CUDA, Provider.TENSORRT):
-        chain.insert(0, ("CUDAExecutionProvider", {"device_id": str(device)}))
-    if provider is Provider.TENSORRT:
-        chain.insert(0, ("TensorrtExecutionProvider", {"device_id": str(device)}))
-    return chain
+        _refuse_unservable(declared)
+        return OnnxSession(session, declared, run_options(execution, provider, device))
 
 
 def _missing(placement: Placement) -> str:
@@ -168,12 +168,24 @@ def _missing(placement: Placement) -> str:
     options.log_severity_level = _FATAL_ONLY
     for device in placement.devices:
         try:
-            session = ort.InferenceSession(_TINY_MODEL, options, providers=_provider_list(placement.provider, device))
+            session = ort.InferenceSession(
+                _TINY_MODEL, options, providers=provider_chain(Execution(), placement.provider, device)
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the device is not usable
-            return f"provider '{asked}:{device}' was asked for and cannot start: {without_paths(str(error))}"
+            return f"provider '{asked}:{device}' was asked for and cannot start: {reason(error)}"
         if session.get_providers()[0] != name:
             return f"provider '{asked}:{device}' was asked for, but the device or its libraries are missing"
     return ""
+
+
+def _refuse_unservable(declared: Signature) -> None:
+    """What ONNX Runtime loads, and no request could be answered with."""
+    names = [spec.name for spec in declared.outputs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise LoadError(f"output '{min(twice)}' is there twice: give each its own name")
+    datatypes = {spec.datatype for spec in (*declared.inputs, *declared.outputs)}
+    if {DataType.BF16, DataType.BYTES} <= datatypes:
+        raise LoadError("it has BF16 and string tensors: ONNX Runtime's Python interface cannot pass both in one run")
 
 
 def _spec(node: ort.NodeArg, kind: str) -> TensorSpec:
@@ -182,3 +194,11 @@ def _spec(node: ort.NodeArg, kind: str) -> TensorSpec:
     except KeyError:
         raise LoadError(f"{kind} '{node.name}' is a {node.type}, Turnout serves tensors of plain datatypes") from None
     return TensorSpec(node.name, datatype, tuple(dim if isinstance(dim, int) else ANY for dim in node.shape))
+
+
+def _with_defaults(session: ort.InferenceSession) -> Iterator[TensorSpec]:
+    """Inputs that the model has a default for. Some exporters list every weight so: one that no client could send is
+    left out, and stops nothing."""
+    for node in session.get_overridable_initializers():
+        if node.type in _DATATYPES:
+            yield replace(_spec(node, "input"), optional=True)

@@ -20,17 +20,20 @@ _ONNX_BFLOAT16 = 16  # TensorProto.DataType.BFLOAT16
 class OnnxSession:
     """Runs are thread-safe on the CPU; a GPU session belongs to one executor."""
 
-    def __init__(self, session: ort.InferenceSession, declared: Signature) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, declared: Signature, options: ort.RunOptions | None = None
+    ) -> None:
         self.declared = declared
         self._session = session
-        specs = (*declared.inputs, *declared.outputs)
-        self._binds = any(spec.datatype is DataType.BF16 for spec in specs)
-        self._halves = {spec.name for spec in specs if spec.datatype is DataType.BF16}
+        self._options = options
+        halves = [spec for spec in (*declared.inputs, *declared.outputs) if spec.datatype is DataType.BF16]
+        self._halves = {spec.name for spec in halves}
+        self._binds = any(not spec.optional for spec in halves)
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
-        if self._binds:
+        if self._binds or (self._halves and not self._halves.isdisjoint(inputs)):
             return self._run_bound(inputs, outputs)
-        answers: list[Array] = self._session.run(list(outputs), dict(inputs))
+        answers: list[Array] = self._session.run(list(outputs), dict(inputs), self._options)
         return answers
 
     def _run_bound(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
@@ -41,10 +44,11 @@ class OnnxSession:
                 value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _ONNX_BFLOAT16)
                 binding.bind_ortvalue_input(name, value)
             else:
-                binding.bind_cpu_input(name, array)
+                # By value, and not bind_cpu_input, which does not know inputs that the model has a default for.
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for name in outputs:
             binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._options)
         return [
             _bfloat16(value) if name in self._halves else value.numpy()
             for name, value in zip(outputs, binding.get_outputs(), strict=True)
