@@ -144,6 +144,7 @@ def repository(config: Config) -> Repository:
         config.instances_max,
         config.allow_op_libraries,
         config.allow_hard_links,
+        config.refuse_nonfinite,
     )
     return Repository(config.model_repository, limits)
 

@@ -99,7 +99,9 @@ class Config(BaseModel):
         64, ge=0, description="further runs that a failed batch may cost, to find the requests at fault"
     )
     refuse_nonfinite: bool = Field(
-        False, description="an answer with a NaN or an infinity is an error, for that request alone"
+        False,
+        description="an answer with a NaN or an infinity is an error, for that request alone; a model's "
+        "parameter refuse_nonfinite goes before it",
     )
     stream_inflight_max: int = Field(
         256, ge=1, le=65536, description="requests of one stream under way; then it is not read"

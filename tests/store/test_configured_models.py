@@ -17,6 +17,7 @@ from turnout.core.tensors import InferenceRequest, check
 from turnout.runtime.ports import Loaded
 from turnout.runtime.warmup import warm
 from turnout.store import ModelLimits, Repository
+from turnout.store.model_config import ModelConfiguration
 
 SCALED = "g (float[n] x, float[1] k = {2.0}) => (float[n] y) { y = Mul(x, k) }"
 SCALED_CONFIG = """
@@ -121,3 +122,19 @@ def test_a_library_of_operators_is_loaded_where_it_is_allowed(tmp_path: Path) ->
     library = (tmp_path / "ops.so").read_bytes()
     spec, _ = opened(tmp_path / "m", SCALED, LIBRARY_CONFIG, ModelLimits(op_libraries=True), **{"ops.so": library})
     assert spec.warnings == ()
+
+
+@pytest.mark.parametrize("server", [True, False])
+@pytest.mark.parametrize(("config", "model"), [("", None), ("true", True), ("0", False)])
+def test_whether_answers_that_are_not_finite_are_errors(
+    tmp_path: Path, server: bool, config: str, model: bool | None
+) -> None:
+    text = f'parameters {{ key: "refuse_nonfinite" value {{ string_value: "{config}" }} }}' if config else ""
+    spec, _ = opened(tmp_path, onnx_models.NO_BATCH, text, ModelLimits(refuse_nonfinite=server))
+    assert spec.refuse_nonfinite is (server if model is None else model)
+    assert spec.warnings == ()
+
+
+def test_a_refuse_nonfinite_that_is_neither_is_refused() -> None:
+    with pytest.raises(LoadError, match=r"parameter refuse_nonfinite is 'maybe', it must be 0 or 1"):
+        ModelConfiguration.parse("m", 'parameters { key: "refuse_nonfinite" value { string_value: "maybe" } }')

@@ -14,6 +14,7 @@ from turnout.core.errors import LoadError
 from turnout.core.ids import parse_version
 from turnout.core.model import Execution
 from turnout.core.tensors import ANY
+from turnout.store.accelerators import flag
 from turnout.store.batching_config import check_preferred, read_policy
 from turnout.store.execution_config import is_honoured, read_execution
 from turnout.store.named_files import check_plain
@@ -22,6 +23,7 @@ from turnout_wire.gen import model_config_pb2 as pb
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+NONFINITE = "refuse_nonfinite"
 
 # Fields that change what a model answers, or who may ask it: refused, since to ignore them would be silent.
 _REFUSED = (
@@ -69,6 +71,7 @@ class ModelConfiguration:
             raise LoadError(f"config.pbtxt: name is '{proto.name}', the folder is '{name}': make them equal")
         _refuse(proto)
         configuration = cls(name, proto, tuple(_warnings(proto)))
+        configuration.refuse_nonfinite(False)
         # Read now, so that what is wrong is told before a file is opened.
         if configuration.execution().op_libraries and not op_libraries:
             raise LoadError(
@@ -113,6 +116,12 @@ class ModelConfiguration:
 
     def policy(self) -> BatchPolicy:
         return read_policy(self.proto)
+
+    def refuse_nonfinite(self, default: bool) -> bool:
+        """Turnout's own parameter: whether an answer with a NaN or an infinity is an error."""
+        if NONFINITE not in self.proto.parameters:
+            return default
+        return flag(f"config.pbtxt: parameter {NONFINITE}", self.proto.parameters[NONFINITE].string_value)
 
 
 def _refuse(proto: pb.ModelConfig) -> None:
@@ -194,7 +203,7 @@ def _elements(dims: Iterable[int]) -> list[int]:
 
 def _warnings(proto: pb.ModelConfig) -> list[str]:
     ignored = [field for field in _NOT_HONOURED if _is_set(proto, field)]
-    ignored += [f"parameters[{key}]" for key in sorted(proto.parameters) if not is_honoured(key)]
+    ignored += [f"parameters[{key}]" for key in sorted(proto.parameters) if not (is_honoured(key) or key == NONFINITE)]
     unread = {f.name for group in proto.instance_group for f, _ in group.ListFields()} - _GROUP_FIELDS
     ignored += [f"instance_group.{field}" for field in sorted(unread)]
     unread = {f.name for f, _ in proto.optimization.ListFields()} - _OPTIMIZATION_FIELDS

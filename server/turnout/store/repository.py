@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class ModelLimits:
         instances_max: the largest instance_group count; each is a thread.
         op_libraries: models may bring libraries of custom operators: native code that runs inside the server.
         hard_links: files may have other names, which may be outside of the repository.
+        refuse_nonfinite: for models that do not say whether an answer with a NaN or an infinity is an error.
     """
 
     batch_rows_default: int = 4
@@ -43,6 +44,7 @@ class ModelLimits:
     instances_max: int = 64
     op_libraries: bool = False
     hard_links: bool = False
+    refuse_nonfinite: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Repository:
             self.limits.batch_rows_default,
             read_file=partial(_read, folder),
             manifests=manifests,
+            refuse_nonfinite=self.limits.refuse_nonfinite,
         )
 
 
@@ -106,6 +109,7 @@ class RepositoryModel:
     problem: str = ""
     read_file: ReadFile = no_files
     manifests: Mapping[int, Manifest] = field(default_factory=dict)
+    refuse_nonfinite: bool = False
 
     @cached_property
     def execution(self) -> Execution:
@@ -114,7 +118,8 @@ class RepositoryModel:
     def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
         if self.configuration is None:
             raise LoadError(self.problem)
-        return complete(self.configuration, declared, self.batch_rows_default if batch else 0, self.read_file)
+        spec = complete(self.configuration, declared, self.batch_rows_default if batch else 0, self.read_file)
+        return replace(spec, refuse_nonfinite=self.configuration.refuse_nonfinite(self.refuse_nonfinite))
 
 
 def _config_text(folder: Folder) -> str:
