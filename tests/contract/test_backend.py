@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from support.artefacts import artefact_of, synthetic_artefact
 from turnout.backends.onnx import OnnxBackend, OnnxOptions
+from turnout.backends.onnx.session import OnnxSession
 from turnout.backends.synthetic import SyntheticBackend, SyntheticModel
 from turnout.core.errors import LoadError
 from turnout.core.model import Artefact, Device, Execution, Placement
@@ -203,3 +204,15 @@ def test_auto_falls_back_to_the_cpu_and_a_gpu_instance_group_then_says_so(tmp_pa
         backend.load(saved, Execution(device=Device.GPU))
     with pytest.raises(LoadError, match="asks for a GPU"):
         backend.load(saved, Execution(gpus=(0, 1)))
+
+
+def test_the_model_s_bytes_are_not_kept_for_life(tmp_path: Path) -> None:
+    """They are as large as its weights. The size of a file that nothing else here has finds them."""
+    model = onnx_model(DataType.FP32)
+    model.doc_string = "x" * 1_000_003
+    onnx.save(model, tmp_path / "model.onnx")
+    size = (tmp_path / "model.onnx").stat().st_size
+    loaded = OnnxBackend(CPU).load(artefact_of(tmp_path / "model.onnx"), Execution())
+    held = [vars(session._session).values() for session in loaded.sessions if isinstance(session, OnnxSession)]
+    assert held
+    assert not [value for values in held for value in values if isinstance(value, bytes) and len(value) == size]

@@ -144,6 +144,7 @@ class OnnxBackend:
                 raise LoadError("ONNX Runtime does not take its settings") from error  # the text shows addresses
             raise LoadError(f"ONNX Runtime cannot load it: {reason(error)}") from error
         session.disable_fallback()
+        session._model_bytes = None  # kept for making the session anew, which nothing does: the model's size in memory
         if session.get_providers()[0] != providers[0][0]:
             raise LoadError(f"it was to run on {providers[0][0]}, but ONNX Runtime did not take it there")
         declared = Signature(
