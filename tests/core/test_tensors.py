@@ -79,6 +79,10 @@ def test_optional_inputs_may_be_left_out() -> None:
     assert check(with_it, WITH_OPTIONAL).shape_key != check(without, WITH_OPTIONAL).shape_key
 
 
+def test_a_classification_of_numbers_passes() -> None:
+    assert check(InferenceRequest("m", {"a": floats(4)}, ("y",), classes={"y": 3}), WITH_OPTIONAL).rows == 1
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
