@@ -386,21 +386,52 @@ def tensors_of(graph: onnx.GraphProto, nodes: Sequence[NodeProto] = ()) -> list[
     return found
 
 
-def test_nesting_deeper_than_protobuf_allows_is_left_to_onnx_runtime() -> None:
-    inner = b"location"
-    for _ in range(2000):
-        for field in (6, 5, 1):  # graph of an attribute of a node of a graph
-            inner = bytes([field << 3 | 2]) + length(inner) + inner
-    deep = bytes([7 << 3 | 2]) + length(inner) + inner
-    assert resolved(deep) == deep
-
-
 def length(content: bytes) -> bytes:
     size, out = len(content), bytearray()
     while size > 0x7F:
         out.append(size & 0x7F | 0x80)
         size >>= 7
     return bytes([*out, size])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + length(content) + content
+
+
+EXTERNAL_K = external("k", "w.bin").SerializeToString()
+IRREGULAR = {
+    "two graphs": field(7, b"") + field(7, field(1, field(5, field(5, EXTERNAL_K)))),
+    "two tensors of an attribute": field(7, field(1, field(5, field(5, b"") + field(5, EXTERNAL_K)))),
+    "a graph in a group": b"\x3b" + field(5, EXTERNAL_K) + b"\x3c",
+    "a number for a graph": b"\x38\x01" + field(14, b"location"),
+    "a place beyond 32 bits": field(7, field(5, EXTERNAL_K + b"\x70\x81\x80\x80\x80\x10")),
+    "an unknown place": field(7, field(5, EXTERNAL_K + b"\x70\x07")),
+    "a text as place": field(7, field(5, EXTERNAL_K + field(14, b"x"))),
+    "a number for an entry": field(7, field(5, EXTERNAL_K + b"\x68\x01")),
+    "a number for a key": field(7, field(5, EXTERNAL_K + field(13, b"\x08\x01"))),
+    "no field's number": field(7, field(5, EXTERNAL_K)) + b"\x00\x01",
+}
+
+
+@pytest.mark.parametrize("model", IRREGULAR.values(), ids=IRREGULAR.keys())
+def test_what_no_exporter_writes_is_refused(model: bytes) -> None:
+    with pytest.raises(LoadError, match="is damaged, or written as no exporter does: export it again"):
+        resolve(model, lambda location: memoryview(WEIGHTS.tobytes()))
+
+
+def test_the_format_of_onnx_runtime_itself_is_passed_as_it_is() -> None:
+    model = b"\x20\0\0\0ORTM location"
+    assert resolve(model, no_data).model is model
+
+
+def test_nesting_deeper_than_protobuf_allows() -> None:
+    inner = b"location"
+    for _ in range(2000):
+        for field in (6, 5, 1):  # graph of an attribute of a node of a graph
+            inner = bytes([field << 3 | 2]) + length(inner) + inner
+    deep = bytes([7 << 3 | 2]) + length(inner) + inner
+    with pytest.raises(LoadError, match="is damaged, or written as no exporter does"):
+        resolve(deep, no_data)
 
 
 # Descriptors

@@ -45,6 +45,13 @@ def test_what_is_shown_is_printable(text: str, shown: str) -> None:
     assert str(LoadError(text)) == shown
 
 
+@pytest.mark.parametrize("character", ["x", "\0"])
+def test_a_reason_is_no_flood(character: str) -> None:
+    assert str(LoadError(character * 375)) == printable(character) * 375
+    assert len(str(LoadError(character * 10**6))) == 1504
+    assert str(LoadError(character * 1501)).endswith(" ...")
+
+
 @given(st.text())
 def test_any_text_can_be_shown(text: str) -> None:
     assert printable(text).isprintable()

@@ -333,14 +333,14 @@ def test_models_that_would_end_the_server_cost_themselves_alone(tmp_path: Path) 
     hostile(tmp_path, hostile_models.takes_memory_at_run, hostile_models.never_loads)
     words = {
         "takes_memory_at_run": "running it once needs more than 100000000 bytes: --preflight-memory-bytes-max",
-        "never_loads": "loading it in a child process took longer than 2 s: --preflight-timeout-s",
+        "never_loads": "loading it in a child process took longer than 5 s: --preflight-timeout-s",
     }
     if hostile_models.DIVISION_TRAPS:
         hostile(tmp_path, hostile_models.crashes_at_load, hostile_models.crashes_at_run)
         words["crashes_at_load"] = "loading it in a child process ended with signal SIGFPE"
         words["crashes_at_run"] = "running it once in a child process ended with signal SIGFPE"
     onnx_models.write(tmp_path, "good", onnx_models.NO_BATCH)
-    limits = ("--preflight-memory-bytes-max=100000000", "--preflight-timeout-s=2")
+    limits = ("--preflight-memory-bytes-max=100000000", "--preflight-timeout-s=5")
     with process(tmp_path, *limits) as server, triton.InferenceServerClient(server.address) as client:
         rows = {m.name: (m.state, m.reason) for m in client.get_model_repository_index().models}
         assert rows == {"good": ("READY", "")} | {name: ("UNAVAILABLE", why) for name, why in words.items()}

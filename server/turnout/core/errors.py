@@ -6,6 +6,8 @@ from enum import Enum, auto
 
 from turnout.core.ids import printable
 
+_LOAD_CHARACTERS_MAX = 1500
+
 
 class Reason(Enum):
     """Why a request got no answer from a model. One row each in `transport/status.py`."""
@@ -32,7 +34,8 @@ class ServingError(Exception):
 
 class LoadError(Exception):
     """A model that cannot be loaded. The message is shown in the start-up table and in RepositoryIndex, and may quote
-    what a file says: it is made printable here."""
+    what a file says: it is made printable here, and cut where it is too long to be read."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        shown = printable(message[: _LOAD_CHARACTERS_MAX + 1])
+        super().__init__(shown if len(shown) <= _LOAD_CHARACTERS_MAX else f"{shown[:_LOAD_CHARACTERS_MAX]} ...")

@@ -2,6 +2,7 @@
 
 ONNX Runtime takes the files of a graph's initializers from memory. Other tensors that are external (of subgraphs,
 functions, attributes, sparse ones) it would look for in the working directory: they are put into the model here.
+Protobuf can be written in ways that no exporter writes and that readers take differently: those are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ Data = Callable[[str], memoryview]  # the content of a file, by the name that th
 
 # onnx.proto: message -> field -> message in it. What is not named here holds no tensors.
 _FIELDS: Mapping[str, Mapping[int, str]] = {
-    "model": {7: "main graph", 25: "function"},
+    "model": {7: "main graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "main graph": {1: "node", 5: "initializer", 15: "sparse tensor"},
     "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
     "function": {7: "node", 11: "attribute"},
@@ -23,10 +25,15 @@ _FIELDS: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
     "sparse tensor": {1: "tensor", 2: "tensor"},
 }
+# Fields that may stand once only; protobuf would merge what stands twice.
+_ONCE = {("model", 7), ("training", 1), ("training", 2), ("attribute", 5), ("attribute", 6), ("attribute", 22)}
+_ONCE |= {("sparse tensor", 1), ("sparse tensor", 2)}
 _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 8, 9, 13, 14
-_EXTERNAL = 1
+_DEFAULT, _EXTERNAL = 0, 1
 _KEY, _VALUE = 1, 2
+_VARINT, _BYTES = 0, 2  # ways to write a field
 _DEPTH_MAX = 100  # protobuf's own limit
+_ORT_FORMAT = slice(4, 8), b"ORTM"  # holds no external tensors in protobuf's form
 # Every external tensor has an entry of this name; models without one are not read any further.
 _MARK = b"location"
 
@@ -46,20 +53,21 @@ def resolve(model: bytes, data: Data) -> Resolved:
         data: raises LoadError where there is no such file.
 
     Raises:
-        LoadError: an external tensor that has no data; naming the tensor and the file.
+        LoadError: an external tensor that has no data, naming the tensor and the file; or a damaged model.
     """
-    if _MARK not in model:
+    where, mark = _ORT_FORMAT
+    if _MARK not in model or model[where] == mark:
         return Resolved(model, frozenset())
     walk = _Walk(model, data)
     try:
         changed = walk.message("model", 0, len(model), 0)
-    except _MalformedError:
-        return Resolved(model, frozenset())  # ONNX Runtime says what is wrong
+    except _IrregularError:
+        raise LoadError("the model file is damaged, or written as no exporter does: export it again") from None
     return Resolved(model if changed is None else changed, frozenset(walk.files))
 
 
-class _MalformedError(Exception):
-    """Not the bytes of a protobuf message."""
+class _IrregularError(Exception):
+    """Not the bytes of a protobuf message, or not as all read them alike."""
 
 
 class _Walk:
@@ -71,16 +79,22 @@ class _Walk:
     def message(self, kind: str, start: int, end: int, depth: int) -> bytes | None:
         """The message rewritten; None: as it is."""
         if depth > _DEPTH_MAX:
-            raise _MalformedError
+            raise _IrregularError
         inner = _FIELDS[kind]
+        seen: set[int] = set()
         pieces: list[bytes] = []
         copied = start
-        for number, begin, content, stop in self._fields(start, end):
-            if number not in inner or self._bytes.find(_MARK, content, stop) < 0:
+        for number, way, begin, content, stop in self._fields(start, end):
+            if number not in inner:
+                continue
+            if way != _BYTES or (number in seen and (kind, number) in _ONCE):
+                raise _IrregularError
+            seen.add(number)
+            if self._bytes.find(_MARK, content, stop) < 0:
                 continue
             changed = self._field(inner[number], content, stop, depth)
             if changed is not None:
-                pieces += (self._bytes[copied:begin], _varint(number << 3 | 2), _varint(len(changed)), changed)
+                pieces += (self._bytes[copied:begin], _varint(number << 3 | _BYTES), _varint(len(changed)), changed)
                 copied = stop
         return b"".join((*pieces, self._bytes[copied:end])) if pieces else None
 
@@ -101,27 +115,39 @@ class _Walk:
         """Where a tensor's data is, if it is not in it."""
         name = ""
         entries: dict[str, str] = {}
-        is_external = False
-        for number, _, content, stop in self._fields(start, end):
-            if number == _NAME:
+        place = _DEFAULT
+        for number, way, _, content, stop in self._fields(start, end):
+            if number == _DATA_LOCATION:
+                place = self._read_varint(content, stop)[0] if way == _VARINT else -1
+                if place not in (_DEFAULT, _EXTERNAL):
+                    raise _IrregularError
+            elif number in (_NAME, _EXTERNAL_DATA) and way != _BYTES:
+                raise _IrregularError
+            elif number == _NAME:
                 name = self._text(content, stop)
-            elif number == _DATA_LOCATION:
-                is_external = self._integer(content, stop) == _EXTERNAL
             elif number == _EXTERNAL_DATA:
-                pair = {key: self._text(at, to) for key, _, at, to in self._fields(content, stop)}
-                entries[pair.get(_KEY, "")] = pair.get(_VALUE, "")
-        return _External.parse(name, entries) if is_external else None
+                key, value = self._entry(content, stop)
+                entries[key] = value
+        return _External.parse(name, entries) if place == _EXTERNAL else None
+
+    def _entry(self, start: int, end: int) -> tuple[str, str]:
+        pair = {_KEY: "", _VALUE: ""}
+        for number, way, _, content, stop in self._fields(start, end):
+            if number in pair and way != _BYTES:
+                raise _IrregularError
+            pair[number] = self._text(content, stop)
+        return pair[_KEY], pair[_VALUE]
 
     def _inlined(self, start: int, end: int, external: _External) -> bytes:
         pieces = []
-        for number, begin, _, stop in self._fields(start, end):
+        for number, _, begin, _, stop in self._fields(start, end):
             if number not in (_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION):
                 pieces.append(self._bytes[begin:stop])
         data = external.cut(self._data)
-        return b"".join((*pieces, _varint(_RAW_DATA << 3 | 2), _varint(len(data)), data))
+        return b"".join((*pieces, _varint(_RAW_DATA << 3 | _BYTES), _varint(len(data)), data))
 
-    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        """Each field's number, and where it, its content and the next one begin."""
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """Each field's number and way of writing, and where it, its content and the next one begin."""
         at = start
         while at < end:
             begin = at
@@ -138,10 +164,10 @@ class _Walk:
                 case 5:
                     at += 4
                 case _:
-                    raise _MalformedError
-            if at > end:
-                raise _MalformedError
-            yield tag >> 3, begin, content, at
+                    raise _IrregularError
+            if at > end or not 0 < tag >> 3 < 1 << 29:
+                raise _IrregularError
+            yield tag >> 3, tag & 7, begin, content, at
 
     def _read_varint(self, at: int, end: int) -> tuple[int, int]:
         value = 0
@@ -153,10 +179,7 @@ class _Walk:
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value, at
-        raise _MalformedError
-
-    def _integer(self, start: int, end: int) -> int:
-        return self._read_varint(start, end)[0]
+        raise _IrregularError
 
     def _text(self, start: int, end: int) -> str:
         return self._bytes[start:end].decode(errors="surrogateescape")
