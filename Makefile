@@ -72,7 +72,7 @@ fuzz: $(STAMP) ## Fuzz what reads untrusted bytes (atheris, about half an hour):
 
 .PHONY: fuzz-smoke
 fuzz-smoke: $(STAMP)
-	PYTHONPATH=tests $(BIN)/python -m fuzz.run --runs 10000 --seconds-max 10 --seed 1
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --runs 4000 --seconds-max 10 --seed 1
 
 .PHONY: fuzz-merge
 fuzz-merge: $(STAMP) ## Take over into tests/fuzz/corpus/ what fuzzing found that reaches more code

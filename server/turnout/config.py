@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from turnout.core.ids import printable
 from turnout.core.model import Placement
 
 ENV_PREFIX = "TURNOUT_"
@@ -27,6 +29,11 @@ _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://.*")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=3600)]
+
+
+# PyYAML's own error, and those that it lets out of values and depths that it cannot build.
+_NOT_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+_TEXT_CHARACTERS_MAX = 500
 
 
 class ConfigError(Exception):
@@ -194,8 +201,8 @@ def _read(file: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: is not YAML: {error}") from None
+    except _NOT_YAML as error:
+        raise ConfigError(f"{file}: is not YAML: {printable(str(error)[:_TEXT_CHARACTERS_MAX])}") from None
     if not isinstance(values or {}, dict):
         raise ConfigError(f"{file}: must hold settings as 'name: value' lines")
     return values or {}
@@ -207,11 +214,18 @@ def _refuse_unknown(where: str, names: Iterable[str], write: Callable[[str], str
         if name not in Config.model_fields:
             close = difflib.get_close_matches(name, Config.model_fields, n=1)
             hint = f", did you mean '{write(close[0])}'?" if close else ""
-            problems.append(f"{where}: unknown setting '{write(name)}'{hint}")
+            problems.append(f"{where}: unknown setting '{printable(write(name)[:80])}'{hint}")
     if problems:
         raise ConfigError("\n".join(problems))
 
 
 def _describe(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
-    return f"{name} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    what = "must be a path" if problem["type"] == "path_type" else problem["msg"].removeprefix("Value error, ")
+    return f"{printable(name[:80])} = {_quoted(problem['input'])}: {printable(what[:_TEXT_CHARACTERS_MAX])}"
+
+
+def _quoted(value: object) -> str:
+    """Not repr of just anything: in YAML a few bytes can stand for a value of any size."""
+    shown = repr(value[:_TEXT_CHARACTERS_MAX]) if isinstance(value, str) else reprlib.repr(value)
+    return printable(shown[:_TEXT_CHARACTERS_MAX])

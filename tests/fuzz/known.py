@@ -19,19 +19,7 @@ class Known:
     pattern: str
 
 
-KNOWN: tuple[Known, ...] = (
-    Known("request", "control-character", r"^Finding: ServingError has a control character"),
-    Known("request", "long-text", r"^Finding: ServingError of \d+ characters"),
-    Known("request", "signalling-nan", r"^RuntimeWarning: invalid value encountered in cast"),
-    Known("model_config", "long-text", r"^Finding: LoadError of \d+ characters"),
-    Known("model_config", "warmup-empty", r"^ValueError: array is too big"),
-    Known("external_data", "wire-format", r"^Finding: ('.*' of .* is still external|another model)"),
-    Known("settings", "control-character", r"^Finding: ConfigError has a control character"),
-    Known("settings", "long-text", r"^Finding: ConfigError of \d+ characters"),
-    Known("settings", "yaml-value", r"\[yaml/\w+\.py\]$"),
-    Known("settings", "class-name", r"^Finding: ConfigError leaks \"<class '\": .*model_repository = "),
-    Known("settings", "yaml-depth", r"^RecursionError: "),
-)
+KNOWN: tuple[Known, ...] = ()
 
 
 def known(target: str, error: BaseException) -> Known | None:

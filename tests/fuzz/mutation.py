@@ -6,7 +6,7 @@ All chance comes from the `random.Random` that is passed in, so a seed repeats i
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor as Field
@@ -62,7 +62,7 @@ class MessageMutator:
         texts: strings to prefer, by the name of the field that they are for.
     """
 
-    def __init__(self, rng: random.Random, texts: dict[str, Sequence[str]], mutate_bytes: Mutate) -> None:
+    def __init__(self, rng: random.Random, texts: Mapping[str, Sequence[str]], mutate_bytes: Mutate) -> None:
         self._rng = rng
         self._texts = texts
         self._mutate_bytes = mutate_bytes

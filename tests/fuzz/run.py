@@ -13,6 +13,7 @@ import os
 import random
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -113,13 +114,17 @@ def _start(target: Target, flags: Sequence[str]) -> tuple[int, str]:
     """One atheris process, with whatever Python draws by itself held still."""
     _folder(BUILD / target.name)
     done = subprocess.run(
-        [sys.executable, *_WARNINGS, "-m", "fuzz.run", "--child", target.name, *flags],
+        [*_command(target), *flags],
         env=os.environ | {"PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
     )
     return done.returncode, done.stdout.decode(errors="replace")
+
+
+def _command(target: Target) -> list[str]:
+    return [sys.executable, *_WARNINGS, "-m", "fuzz.run", "--child", target.name]
 
 
 def _summary(target: Target, text: str, seconds: float) -> str:
@@ -146,7 +151,8 @@ def _child(target: Target, flags: Sequence[str]) -> None:
     def mutate(data: bytes, bytes_max: int, seed: int) -> bytes:
         return module.mutate(data, bytes_max, random.Random(seed), atheris.Mutate)
 
-    resource.setrlimit(resource.RLIMIT_AS, (_address_bytes() + _ADDRESS_BYTES_MAX,) * 2)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_address_bytes() + _ADDRESS_BYTES_MAX, hard))
     own = [
         f"-max_len={target.bytes_max}",
         f"-timeout={_INPUT_SECONDS_MAX}",
@@ -154,7 +160,9 @@ def _child(target: Target, flags: Sequence[str]) -> None:
         f"-artifact_prefix={BUILD / target.name}/",
         "-print_final_stats=1",
     ]
-    atheris.Setup(["fuzz", *own, *flags], test, custom_mutator=mutate)
+    # To merge, libFuzzer hands its first argument to a shell, as the command that runs it again.
+    again = shlex.join(_command(target))
+    atheris.Setup([again, *own, *flags], test, custom_mutator=mutate)
     atheris.Fuzz()
 
 

@@ -163,11 +163,19 @@ async def test_abort_passes_through_and_is_not_told_twice(guard: Any) -> None:
 
 
 async def test_long_text_is_cut_between_characters() -> None:
+    """By characters where it is made, and here by bytes, since characters may have four."""
     seen = Seen()
-    for letter in ("x", "é", "☃", "\U0001f600"):
+    for letter in ("é", "☃", "\U0001f600"):
         _, details, _ = await refused_by(raising(ServingError(Reason.NOT_FOUND, "1" + letter * 5000)), seen)
         kept = details.removeprefix("1").removesuffix("...")
         assert set(kept) == {letter} and details.endswith("...")
         assert status._TEXT_BYTES_MAX - 4 < len(details.encode()) <= status._TEXT_BYTES_MAX + 3
-    _, details, _ = await refused_by(raising(ServingError(Reason.NOT_FOUND, "x" * status._TEXT_BYTES_MAX)), seen)
-    assert details == "x" * status._TEXT_BYTES_MAX
+    _, details, _ = await refused_by(raising(ServingError(Reason.NOT_FOUND, "x" * 5000)), seen)
+    assert details == "x" * 1500 + " ..."
+    _, details, _ = await refused_by(raising(ServingError(Reason.NOT_FOUND, "x" * 1500)), seen)
+    assert details == "x" * 1500
+
+
+async def test_what_a_client_wrote_is_quoted_printable() -> None:
+    _, details, _ = await refused_by(raising(ServingError(Reason.NOT_FOUND, "no '\x1b[31m\r\n\u202e'")), Seen())
+    assert details == r"no '\x1b[31m\r\n\u202e'"

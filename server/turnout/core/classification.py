@@ -33,7 +33,8 @@ def classify(array: Array, classes: int, labels: Sequence[str], batched: bool, e
     kind = array.dtype.kind
     sortable = values
     if kind not in "biu":
-        floats = values.astype("f8")
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            floats = values.astype("f8")
         sortable = np.where(np.isnan(floats), -np.inf, floats)
     # Ascending and stable over the mirrored row is descending with the first of equals first.
     top = width - 1 - np.argsort(sortable[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :k]

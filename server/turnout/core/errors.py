@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 from turnout.core.ids import printable
 
-_LOAD_CHARACTERS_MAX = 1500
+_CHARACTERS_MAX = 1500
 
 
 class Reason(Enum):
@@ -23,12 +23,13 @@ class Reason(Enum):
 
 
 class ServingError(Exception):
-    """A request that Turnout refuses or could not serve. The message goes to the client: no path, no stack."""
+    """A request that Turnout refuses or could not serve. The message goes to the client: no path, no stack. It may
+    quote what the client wrote: it is made printable here, and cut where it is too long to be read."""
 
     def __init__(self, reason: Reason, message: str, retry_after_ms: int | None = None) -> None:
-        super().__init__(message)
+        self.message = _shown(message)
+        super().__init__(self.message)
         self.reason = reason
-        self.message = message
         self.retry_after_ms = retry_after_ms
 
 
@@ -37,5 +38,9 @@ class LoadError(Exception):
     what a file says: it is made printable here, and cut where it is too long to be read."""
 
     def __init__(self, message: str) -> None:
-        shown = printable(message[: _LOAD_CHARACTERS_MAX + 1])
-        super().__init__(shown if len(shown) <= _LOAD_CHARACTERS_MAX else f"{shown[:_LOAD_CHARACTERS_MAX]} ...")
+        super().__init__(_shown(message))
+
+
+def _shown(message: str) -> str:
+    shown = printable(message[: _CHARACTERS_MAX + 1])
+    return shown if len(shown) <= _CHARACTERS_MAX else f"{shown[:_CHARACTERS_MAX]} ..."

@@ -95,10 +95,11 @@ class _Reader:
         match data.WhichOneof("input_data_type"):
             case "input_data_file":
                 row = self._from_file(what, spec.datatype, dims, data.input_data_file)
-            case "random_data":
-                row = _random(spec.datatype, dims)
-            case _:
-                row = _zeros(spec.datatype, dims)
+            case kind:
+                try:
+                    row = (_random if kind == "random_data" else _zeros)(spec.datatype, dims)
+                except ValueError:  # no elements, and still beyond what an array can say
+                    raise LoadError(f"{what} has dims {list(dims)}, which no array can have") from None
         return np.repeat(row[np.newaxis], rows, axis=0) if self._batched else row
 
     def _from_file(self, what: str, datatype: DataType, dims: tuple[int, ...], name: str) -> Array:
@@ -140,5 +141,5 @@ def _random(datatype: DataType, dims: tuple[int, ...]) -> Array:
     if datatype is DataType.BYTES:
         return _zeros(datatype, dims)
     if datatype.dtype.kind in "biu":
-        return random.integers(0, 2, dims).astype(datatype.dtype)
+        return random.integers(0, 2, dims, dtype=np.uint8).astype(datatype.dtype, copy=False)
     return random.standard_normal(dims, np.float32).astype(datatype.dtype)
