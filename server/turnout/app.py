@@ -82,7 +82,7 @@ async def serve(config: Config, announce: Callable[[Started], None]) -> None:
         raise StartError(str(error)) from None
     announce(Started(config, fleet, port, limit))
     observer.event("serving", port=port, models=[model.name for model in fleet])
-    await _drain(server, stop, config, observer)
+    await _drain(server, fleet, stop, config, observer)
     await _unload(fleet, stop, observer)
     observer.event("stopped")
 
@@ -124,7 +124,7 @@ async def _open(config: Config, observer: LogObserver) -> Fleet:
         backend=backend,
         new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
         limits=SlotLimits(
-            config.queue_rows_max, config.queue_bytes_max, config.isolation_runs_max, config.bytes_elements_max
+            config.queue_rows_max, config.queue_bytes_max, config.isolation_runs_max, config.classification_elements_max
         ),
         budget=Budget(config.inflight_rows_max, config.inflight_bytes_max),
         clock_ns=time.monotonic_ns,
@@ -178,7 +178,12 @@ def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: 
         dispatcher,
         time.monotonic_ns,
         observer,
-        DecodeLimits(config.bytes_elements_max, config.typed_elements_max),
+        DecodeLimits(
+            config.bytes_elements_max,
+            config.typed_elements_max,
+            config.request_names_max,
+            config.request_id_characters_max,
+        ),
         CallLimits(config.calls_max, config.receive_timeout_s),
         config.response_identity,
         config.stream_inflight_max,
@@ -197,12 +202,15 @@ def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: 
     return GrpcServer(inference, catalogue, health, limits, table, observer)
 
 
-async def _drain(server: GrpcServer, stop: _StopSignals, config: Config, observer: LogObserver) -> None:
+async def _drain(server: GrpcServer, fleet: Fleet, stop: _StopSignals, config: Config, observer: LogObserver) -> None:
     """Wait for the first signal, then stop as a load balancer needs it; after a second one, wait no more."""
     delay_s = await stop.first()
     observer.event("stopping", delay_s=delay_s, grace_s=config.drain_grace_s)
     server.set_not_ready()
     await stop.second_or(delay_s)
+    for model in fleet:
+        for slot in model.ready_slots():
+            slot.ready().batcher.flush()
     stopping = asyncio.ensure_future(server.stop(config.drain_grace_s))
     again = asyncio.ensure_future(stop.second_or(None))
     both: set[asyncio.Future[None]] = {stopping, again}

@@ -113,14 +113,19 @@ class Config(BaseModel):
     stream_inflight_max: int = Field(
         256, ge=1, le=65536, description="requests of one stream under way; then it is not read"
     )
-    bytes_elements_max: int = Field(
-        65_536, ge=1, description="BYTES elements of one request or classified output; more are refused"
-    )
+    bytes_elements_max: int = Field(65_536, ge=1, description="BYTES elements of one request; more are refused")
     typed_elements_max: int = Field(
-        4_194_304,
+        1_048_576,
         ge=1,
         description="elements of one request in typed contents; more are refused (raw has no such limit)",
     )
+    classification_elements_max: int = Field(
+        8192, ge=1, description="elements of the classified outputs of one request; more are refused"
+    )
+    request_names_max: int = Field(
+        1024, ge=1, description="inputs, outputs and parameters of one request, each; more are refused"
+    )
+    request_id_characters_max: int = Field(1024, ge=1, description="the longest request id")
     message_bytes_max: int = Field(
         0, ge=0, le=2**31 - 1, description="largest request message; 0: derived from the models' inputs and batch sizes"
     )

@@ -260,6 +260,24 @@ def test_a_lane_that_is_held_back_does_not_hold_up_one_that_is_full() -> None:
     assert names(q.poll(104).batch) == "d"
 
 
+def test_nothing_is_held_back_any_more_while_flushing() -> None:
+    q = with_policy(delay_ns_max=100)
+    q.offer(at("a", 0))
+    assert q.poll(1).hold_ns == 100
+    q.flushing = True
+    assert names(q.poll(1).batch) == "a"
+
+
+def test_of_many_lanes_that_are_held_back_the_earliest_are_looked_at() -> None:
+    q = BatchQueue[int](8, 10_000, 1 << 20, BatchPolicy(delay_ns_max=100_000))
+    for number in range(5000):
+        q.offer(Entry(number, 1, 1, number, None, number))
+    assert q.poll(6000).hold_ns == 100_000, "the oldest's"
+    taken = [q.poll(200_000).batch[0].item for _ in range(5000)]
+    assert taken == list(range(5000))
+    assert not len(q)
+
+
 def test_what_expires_in_a_lane_that_is_held_back_is_told() -> None:
     q = with_policy(delay_ns_max=100)
     q.offer(at("a", 0, key=1, deadline_ns=5))

@@ -109,3 +109,20 @@ def test_what_goes_in_comes_out_for_each_request(parts: list[Array]) -> None:
     shares = split(signature, {"x": stacked}, [len(part) for part in parts])
     for part, share in zip(parts, shares, strict=True):
         np.testing.assert_array_equal(part, share["x"])
+
+
+def test_buffers_grow_with_the_batch_and_large_batches_leave_none() -> None:
+    signature = Signature((TensorSpec("x", DataType.FP32, (ANY, ANY)),), (), 4096)
+    buffers = InputBuffers(signature)
+
+    def stacked(rows: int, width: int) -> Array:
+        return buffers.assemble([{"x": np.full((1, width), row, np.float32)} for row in range(rows)])["x"]
+
+    assert stacked(3, 4)[:, 0].tolist() == [0, 1, 2]
+    assert buffers._buffers["x"].shape == (4, 4)
+    assert stacked(5, 4)[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert buffers._buffers["x"].shape == (8, 4)
+    assert stacked(2, 4).base is buffers._buffers["x"], "a smaller batch uses it too"
+    large = stacked(2, 3 << 20)  # 24 MiB
+    assert (large.shape, large[1, 0]) == ((2, 3 << 20), 1)
+    assert buffers._buffers["x"].shape == (8, 4)

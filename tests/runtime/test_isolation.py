@@ -130,6 +130,39 @@ async def test_classification_is_each_request_s_own(loop: VirtualLoop) -> None:
     assert "asks for 4 elements, the limit is 3" in outcomes[2].error.message
 
 
+class TwoOutputs:
+    """a = x, b = NaN."""
+
+    declared = Signature(DECLARED.inputs, tuple(TensorSpec(name, DataType.FP32, (-1, 4)) for name in "ab"))
+    load_error = ""
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        values = {"a": inputs["x"], "b": np.full_like(inputs["x"], np.nan)}
+        return [values[name] for name in outputs]
+
+
+@virtual
+async def test_an_output_that_only_a_neighbour_wants_is_nothing_to_a_request(loop: VirtualLoop) -> None:
+    source = SyntheticSource("m", rows_max=8, refuse_nonfinite=True)
+    world = await World.open(loop, {"m": TwoOutputs()}, [source])
+    outcomes = [world.infer(request(outputs=("a",))), world.infer(request())]
+    await world.after(1)
+    assert [spec.name for spec, _ in outcomes[0].response.outputs] == ["a"]
+    assert "output 'b'" in outcomes[1].error.message
+
+
+@virtual
+async def test_classified_outputs_of_a_request_share_one_bound(loop: VirtualLoop) -> None:
+    limits = SlotLimits(1000, 1 << 30, classification_elements_max=5)
+    world = await World.open(loop, {"m": TwoOutputs()}, limits=limits)
+    inputs = {"x": np.float32([[1, 2, 3, 4]])}
+    good = world.infer(InferenceRequest("m", inputs, classes={"a": 3, "b": 2}))
+    bad = world.infer(InferenceRequest("m", inputs, classes={"a": 3, "b": 3}))
+    await world.after(1)
+    assert [array.shape for _, array in good.response.outputs] == [(1, 3), (1, 2)]
+    assert "asks for 3 elements, the limit is 2" in bad.error.message
+
+
 class Optional:
     """A model with an input that it has a default for: y = x + (bias or 1)."""
 

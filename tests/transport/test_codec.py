@@ -50,7 +50,7 @@ def message(
     return request
 
 
-LIMITS = codec.DecodeLimits(bytes_elements_max=100, typed_elements_max=1000)
+LIMITS = codec.DecodeLimits(bytes_elements_max=100, typed_elements_max=1000, names_max=20, id_characters_max=30)
 
 
 def decode(request: pb.ModelInferRequest, deadline_ns: int | None = None) -> InferenceRequest:
@@ -153,12 +153,41 @@ def test_classifications_are_taken_by_output() -> None:
     assert (decoded.outputs, decoded.classes) == (("y", "z"), {"y": 3})
 
 
-def test_a_million_names_are_no_work() -> None:
-    """Looking for duplicates must not take the square of what a message can hold."""
+def crowded(field: str, count: int) -> pb.ModelInferRequest:
     request = message()
-    for index in range(200_000):
-        request.outputs.add(name=str(index))
-    assert len(decode(request).outputs) == 200_000
+    for index in range(count):
+        match field:
+            case "parameters":
+                request.parameters[str(index)].int64_param = 1
+            case "outputs":
+                request.outputs.add(name=str(index))
+            case "inputs":
+                request.inputs.add(name=str(index), datatype="FP32", shape=[0])
+                request.raw_input_contents.append(b"")
+            case "parameters of input 'x'":
+                request.inputs[0].parameters[str(index)].int64_param = 1
+            case "parameters of output 'y'":
+                (request.outputs or [request.outputs.add(name="y")])[0].parameters[str(index)].int64_param = 1
+    return request
+
+
+@pytest.mark.parametrize(
+    "field", ["parameters", "outputs", "inputs", "parameters of input 'x'", "parameters of output 'y'"]
+)
+def test_crowds_are_refused_before_they_are_walked_over(field: str) -> None:
+    taken = 19 if field == "inputs" else 20  # it has one already
+    assert decode(crowded(field, taken)).model == "m"
+    with pytest.raises(ServingError, match=rf"the request has 21 {field}, the limit is 20"):
+        decode(crowded(field, taken + 1))
+
+
+def test_ids_are_bounded() -> None:
+    request = message()
+    request.id = "x" * 30
+    assert decode(request).inference_id == "x" * 30
+    request.id = "x" * 31
+    with pytest.raises(ServingError, match="the id has 31 characters, the limit is 30"):
+        decode(request)
 
 
 Spoil = Callable[[pb.ModelInferRequest], object]
@@ -476,7 +505,7 @@ def test_answer_above_2_gib_is_refused_before_it_is_copied() -> None:
 def test_stream_error_carries_what_the_request_said_of_itself() -> None:
     request = message()
     request.id, request.model_version = "r-9", "4"
-    encoded = codec.encode_stream_error(request, ServingError(Reason.NOT_FOUND, "no such model"))
+    encoded = codec.encode_stream_error(codec.Asked.of(request, 30), ServingError(Reason.NOT_FOUND, "no such model"))
     reply = service_pb2.ModelStreamInferResponse.FromString(encoded)
     assert reply.error_message == "no such model"
     answer = reply.infer_response

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_LANES_MAX = 64  # that one poll looks at while batches are held back: the lock is held meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class BatchQueue(Generic[T]):
     ) -> None:
         self.rows = 0
         self.bytes = 0
+        self.flushing = False  # nothing is held back any more
         self._rows_max = rows_max
         self._queue_rows_max = queue_rows_max
         self._queue_bytes_max = queue_bytes_max
@@ -162,12 +165,13 @@ class BatchQueue(Generic[T]):
         return Decision((), tuple(expired), hold_ns)
 
     def _lanes_in_turn(self) -> Iterator[_Line[T]]:
-        """The lanes by their first entries. Where nothing is held back, a lane that is not sent has been emptied."""
+        """The lanes by their first entries, the earliest of them where there are many. Where nothing is held back, a
+        lane that is not sent has been emptied."""
         if not self._policy.delay_ns_max:
             while self._arrivals:
                 yield self._lanes[next(iter(self._arrivals)).shape_key]
         else:
-            yield from [self._lanes[key] for key in dict.fromkeys(entry.shape_key for entry in self._arrivals)]
+            yield from sorted(islice(self._lanes.values(), _LANES_MAX), key=_turn)
 
     def _form(self, lane: _Line[T], now_ns: int, expired: list[Entry[T]]) -> tuple[list[Entry[T]], int | None]:
         """The lane's next batch; or none yet, and when at the latest. Triton's rule: at a preferred size, else when
@@ -199,7 +203,8 @@ class BatchQueue(Generic[T]):
         expired += gone
         if not batch:
             return [], None
-        release_ns = min(entry.enqueued_ns for entry in batch) + delay_ns_max if delay_ns_max else None
+        held = delay_ns_max and not self.flushing
+        release_ns = min(entry.enqueued_ns for entry in batch) + delay_ns_max if held else None
         due = release_ns is not None and release_ns <= now_ns
         if self._preferred and preferred and not due:
             return batch[:preferred], None
@@ -235,6 +240,11 @@ class BatchQueue(Generic[T]):
         self._waiting[entry.level] -= 1
         self.rows -= entry.rows
         self.bytes -= entry.bytes
+
+
+def _turn(lane: _Line[T]) -> tuple[int, int]:
+    first = next(iter(lane))
+    return first.rank, first.enqueued_ns
 
 
 class _Line(Generic[T]):

@@ -12,7 +12,7 @@ from turnout_wire.tensors import Array
 
 def classify(array: Array, classes: int, labels: Sequence[str], batched: bool, elements_max: int) -> Array:
     """The largest elements of each row (of the whole tensor where it is not batched), in descending order; of equal
-    ones the first. NaN counts as smaller than everything.
+    ones the first. NaN counts as minus infinity.
 
     Returns:
         An object array of `str`, [rows, k] or [k], with k the smaller of `classes` and the elements of a row. Floats
@@ -36,13 +36,21 @@ def classify(array: Array, classes: int, labels: Sequence[str], batched: bool, e
         with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
             floats = values.astype("f8")
         sortable = np.where(np.isnan(floats), -np.inf, floats)
-    # Ascending and stable over the mirrored row is descending with the first of equals first.
-    top = width - 1 - np.argsort(sortable[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :k]
     answer = np.empty((rows, k), dtype=object)
     for row in range(rows):
-        for place, index in enumerate(top[row]):
-            value = values[row, index]
+        top = _largest(sortable[row], k)
+        for place, (index, value) in enumerate(zip(top.tolist(), values[row, top].tolist(), strict=True)):
             text = str(int(value)) if kind in "biu" else f"{float(value):.6f}"
             label = f":{labels[index]}" if index < len(labels) else ""
             answer[row, place] = f"{text}:{index}{label}"
     return answer if batched else answer.reshape(-1)
+
+
+def _largest(row: Array, k: int) -> Array:
+    """The indices of the k largest elements in descending order, of equal ones the first."""
+    candidates = np.arange(len(row))
+    if 0 < k < len(row):
+        candidates = np.flatnonzero(row >= np.partition(row, len(row) - k)[len(row) - k])
+    # Ascending and stable over the mirrored row is descending with the first of equals first.
+    order = np.argsort(row[candidates[::-1]], kind="stable")[::-1]
+    return candidates[::-1][order][:k]

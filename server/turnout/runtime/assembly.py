@@ -13,9 +13,12 @@ import numpy as np
 from turnout.core.tensors import ANY, Signature, Tensors, TensorSpec
 from turnout_wire.tensors import Array, DataType
 
+# A larger batch is not worth keeping memory for: clients choose the sizes of open dimensions, and one burst would stay.
+_KEPT_BYTES_MAX = 16 << 20
+
 
 class InputBuffers:
-    """The batch buffers of one executor: one per input, made anew when the non-batch shape changes."""
+    """The batch buffers of one executor: one per input, made anew when the non-batch shape changes or rows grow."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
@@ -39,9 +42,12 @@ class InputBuffers:
         if spec.datatype is DataType.BYTES:
             return np.concatenate(parts)  # a buffer would keep the strings of earlier batches alive
         tail = parts[0].shape[1:]
+        rows = sum(map(len, parts))
+        if rows * parts[0][0].nbytes > _KEPT_BYTES_MAX:
+            return np.concatenate(parts)
         buffer = self._buffers.get(spec.name)
-        if buffer is None or buffer.shape[1:] != tail:
-            buffer = np.empty((self._signature.rows_max, *tail), spec.datatype.dtype)
+        if buffer is None or buffer.shape[1:] != tail or len(buffer) < rows:
+            buffer = np.empty((min(1 << (rows - 1).bit_length(), self._signature.rows_max), *tail), spec.datatype.dtype)
             self._buffers[spec.name] = buffer
         row = 0
         for part in parts:

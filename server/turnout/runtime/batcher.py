@@ -99,6 +99,12 @@ class Batcher:
             self._deliver_in_order()
         return dropped
 
+    def flush(self) -> None:
+        """Hold nothing back any more: no others will come to join."""
+        with self._executors.lock:
+            self._queue.flushing = True
+            self._executors.notify()
+
     def release(self, entry: Entry[Job]) -> None:
         """The request has ended: give back what it held."""
         self._budget.give_back(entry.rows, entry.bytes)

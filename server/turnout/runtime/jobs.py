@@ -33,13 +33,13 @@ class SlotLimits:
 
     Attributes:
         isolation_runs_max: further runs that a failed batch may cost until the requests at fault are found.
-        classification_elements_max: elements of one classified output.
+        classification_elements_max: elements of the classified outputs of one request.
     """
 
     queue_rows_max: int
     queue_bytes_max: int
     isolation_runs_max: int = 64
-    classification_elements_max: int = 65_536
+    classification_elements_max: int = 8192
 
 
 @dataclass(slots=True)

@@ -115,6 +115,8 @@ class Runner:
     ) -> Answer | ServingError:
         """One request's share as its answer. The other requests of its batch are not touched by what is wrong here."""
         try:
+            if request.outputs:
+                outputs = {name: outputs[name] for name in request.outputs}  # others are its neighbours' wish
             if suspect:
                 self._refuse_nonfinite(outputs)
             if request.classes:
@@ -138,12 +140,13 @@ class Runner:
                 )
 
     def _classified(self, outputs: Mapping[str, Array], classes: Mapping[str, int]) -> dict[str, Array]:
-        labels, batched = self._spec.labels, self._signature.rows_max > 0
+        batched = self._signature.rows_max > 0
         bound = self._limits.classification_elements_max
-        return {
-            name: classify(array, classes[name], labels.get(name, ()), batched, bound) if name in classes else array
-            for name, array in outputs.items()
-        }
+        answers = dict(outputs)
+        for name, count in classes.items():
+            answers[name] = classify(outputs[name], count, self._spec.labels.get(name, ()), batched, bound)
+            bound -= answers[name].size
+        return answers
 
     def _failed(self, rows: int, error: Exception) -> ServingError:
         """The runtime's own words may name paths and other tenants' data, so the client gets an id to quote."""

@@ -95,6 +95,8 @@ class Slot:
     async def unload(self) -> None:
         """Give no more leases, wait until none is left, free the revision."""
         self.move(SlotState.DRAINING)
+        if self.cargo is not None:
+            self.cargo.batcher.flush()
         await self._idle.wait()
         if self.cargo is not None:
             await self.cargo.batcher.stop()

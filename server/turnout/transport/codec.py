@@ -7,7 +7,7 @@ takes is checked later, against its signature; here only the message itself is.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -42,11 +42,13 @@ _Tensor: TypeAlias = "pb.ModelInferRequest.InferInputTensor | pb.ModelInferReque
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """Elements of one request that Python reads one by one, on the loop that everybody shares; each bound has its flag
+    """What of one request Python reads one by one, on the loop that everybody shares, or keeps; each bound has its flag
     in config.py. Other tensors are not read at all here."""
 
     bytes_elements_max: int
     typed_elements_max: int
+    names_max: int = 1024  # inputs, outputs and parameters, each
+    id_characters_max: int = 1024
 
 
 def decode(
@@ -64,19 +66,25 @@ def decode(
     Raises:
         ServingError: INVALID_REQUEST or UNSUPPORTED, naming the tensor or parameter.
     """
+    request_id = message.id  # once: each access makes another copy
+    if len(request_id) > limits.id_characters_max:
+        raise _invalid(f"the id has {len(request_id)} characters, the limit is {limits.id_characters_max}")
+    _refuse_crowd("parameters", message.parameters, limits)
+    _refuse_crowd("inputs", message.inputs, limits)
+    _refuse_crowd("outputs", message.outputs, limits)
     timeout_us, priority = _parameters(message)
     _refuse_twice("input", message.inputs)
     _refuse_twice("output", message.outputs)
     inputs = _inputs(message, limits)
-    outputs, classes = _outputs(message)
+    outputs, classes = _outputs(message, limits)
     return InferenceRequest(
         model=message.model_name,
         inputs=inputs,
         outputs=outputs,
         version=version,
         slot=slot,
-        request_id=message.id,
-        inference_id=message.id or secrets.token_hex(8),
+        request_id=request_id,
+        inference_id=request_id or secrets.token_hex(8),
         deadline_ns=deadline_ns,
         timeout_ns=timeout_us * 1000,
         priority=priority,
@@ -127,12 +135,26 @@ def _identity(slot: str, revision: Revision, generation: int) -> bytes:
     return part.SerializeToString()
 
 
-def encode_stream_error(message: pb.ModelInferRequest, error: ServingError) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an error inside a stream says of the request that it belongs to; no more than a bound of each."""
+
+    model_name: str = ""
+    model_version: str = ""
+    request_id: str = ""
+
+    @classmethod
+    def of(cls, message: pb.ModelInferRequest, characters_max: int) -> Asked:
+        texts = (message.model_name, message.model_version, message.id)
+        return cls(*(text[:characters_max] for text in texts))
+
+
+def encode_stream_error(asked: Asked, error: ServingError) -> bytes:
     """An error inside a stream, which stays open: the text, and the request it belongs to."""
     reply = pb.ModelStreamInferResponse(error_message=error.message)
-    reply.infer_response.model_name = message.model_name
-    reply.infer_response.model_version = message.model_version
-    reply.infer_response.id = message.id
+    reply.infer_response.model_name = asked.model_name
+    reply.infer_response.model_version = asked.model_version
+    reply.infer_response.id = asked.request_id
     reply.infer_response.parameters["triton_final_response"].bool_param = True
     return reply.SerializeToString()
 
@@ -171,6 +193,11 @@ def _parameters(message: pb.ModelInferRequest) -> tuple[int, int]:
     return timeout_us, priority
 
 
+def _refuse_crowd(what: str, things: Sized, limits: DecodeLimits) -> None:
+    if len(things) > limits.names_max:
+        raise _invalid(f"the request has {len(things)} {what}, the limit is {limits.names_max}")
+
+
 def _refuse_twice(
     what: str,
     tensors: Iterable[pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor],
@@ -190,6 +217,11 @@ def _inputs(message: pb.ModelInferRequest, limits: DecodeLimits) -> dict[str, Ar
     inputs: dict[str, Array] = {}
     for index, tensor in enumerate(message.inputs):
         name = tensor.name
+        if len(tensor.shape) > RANK_MAX:  # before anything walks over them
+            raise _invalid(
+                f"input '{name}': {len(tensor.shape)} dimensions, at most {RANK_MAX} are allowed: merge some"
+            )
+        _refuse_crowd(f"parameters of input '{name}'", tensor.parameters, limits)
         if tensor.parameters and (shared := _SHARED_MEMORY_KEYS.intersection(tensor.parameters)):
             raise _unsupported(
                 f"input '{name}': parameter '{min(shared)}': Turnout has no shared memory, send the data"
@@ -253,10 +285,11 @@ def _text(array: Array) -> Array:
     return text
 
 
-def _outputs(message: pb.ModelInferRequest) -> tuple[tuple[str, ...], dict[str, int]]:
+def _outputs(message: pb.ModelInferRequest, limits: DecodeLimits) -> tuple[tuple[str, ...], dict[str, int]]:
     """The requested outputs in order, and of how many classes those are that ask for a classification."""
     classes: dict[str, int] = {}
     for tensor in message.outputs:
+        _refuse_crowd(f"parameters of output '{tensor.name}'", tensor.parameters, limits)
         for key, value in tensor.parameters.items():
             if key in _SHARED_MEMORY_KEYS:
                 raise _unsupported(f"output '{tensor.name}': parameter '{key}': Turnout has no shared memory, leave it")

@@ -121,7 +121,7 @@ class InferenceHandlers:
                 if isinstance(answer, _StreamError):
                     if end_on_error:
                         raise answer.error
-                    answer = codec.encode_stream_error(answer.message, answer.error)
+                    answer = codec.encode_stream_error(answer.asked, answer.error)
                 await context.write(answer)
                 places.release()
             if reader.cancelled():
@@ -143,12 +143,15 @@ class InferenceHandlers:
 
     async def _answer_streamed(self, raw: bytes, context: Context) -> bytes | _StreamError:
         message = pb.ModelInferRequest()
+        asked = codec.Asked()
         try:
             message.MergeFromString(raw)
+            asked = codec.Asked.of(message, self._limits.id_characters_max)
             request = self._decode(message, context)
+            del raw, message  # what the request does not hold is not kept while it waits
             return codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
-            return _StreamError(message, as_refusal(error, "ModelStreamInfer", self._observer))
+            return _StreamError(asked, as_refusal(error, "ModelStreamInfer", self._observer))
 
     def _decode(self, message: pb.ModelInferRequest, context: Context) -> InferenceRequest:
         """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
@@ -238,10 +241,10 @@ class _Arrivals:
 class _StreamError:
     """A request of a stream that failed, and why."""
 
-    __slots__ = ("error", "message")
+    __slots__ = ("asked", "error")
 
-    def __init__(self, message: pb.ModelInferRequest, error: ServingError) -> None:
-        self.message = message
+    def __init__(self, asked: codec.Asked, error: ServingError) -> None:
+        self.asked = asked
         self.error = error
 
 
