@@ -31,10 +31,11 @@ from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
 from turnout.store import ModelLimits, Repository
 from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.transport.calls import CallLimits
 from turnout.transport.catalogue import Catalogue
 from turnout.transport.codec import DecodeLimits
 from turnout.transport.health import Health
-from turnout.transport.inference import CallLimits, InferenceHandlers
+from turnout.transport.inference import InferenceHandlers
 from turnout.transport.server import ChannelLimits, GrpcServer, PortInUse
 from turnout.transport.status import OVERLOAD_CODES, status_table
 
@@ -184,7 +185,7 @@ def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: 
             config.request_names_max,
             config.request_id_characters_max,
         ),
-        CallLimits(config.calls_max, config.receive_timeout_s),
+        CallLimits(config.calls_max, config.transfer_timeout_s, config.answer_bytes_max),
         config.response_identity,
         config.stream_inflight_max,
     )

@@ -96,9 +96,17 @@ class Config(BaseModel):
         2 << 30, ge=1, description="tensor bytes under way on this server, over all models; more are refused"
     )
     calls_max: int = Field(
-        8192, ge=1, description="ModelInfer calls under way, also those still being received; more are refused unread"
+        8192,
+        ge=1,
+        description="inference calls and streams under way, from their headers until their answer is sent; more are "
+        "refused unread",
     )
-    receive_timeout_s: Seconds = Field(60, description="how long a ModelInfer request may take to arrive")
+    transfer_timeout_s: Seconds = Field(
+        60, description="how long a ModelInfer request may take to arrive, and its answer to leave"
+    )
+    answer_bytes_max: int = Field(
+        2 << 30, ge=1, description="answers that clients have not read yet; beyond it new requests are refused"
+    )
     overload_code: Literal["resource_exhausted", "unavailable"] = Field(
         "resource_exhausted", description="the status of a full queue or server; Triton's is unavailable"
     )

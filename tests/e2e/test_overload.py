@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("models")
     onnx_models.slow_model(root)
     onnx_models.identity_models(root)
-    with process(root, "--receive-timeout-s=2", "--message-bytes-max=4194304", "--calls-max=2000") as running:
+    with process(root, "--transfer-timeout-s=2", "--message-bytes-max=4194304", "--calls-max=2000") as running:
         yield running
 
 

@@ -30,10 +30,11 @@ from turnout.runtime.ports import Loaded
 from turnout.runtime.slot import Slot
 from turnout.store.model_config import ModelConfiguration
 from turnout.store.repository import RepositoryModel
+from turnout.transport.calls import CallLimits
 from turnout.transport.catalogue import Catalogue
 from turnout.transport.codec import DecodeLimits
 from turnout.transport.health import Health
-from turnout.transport.inference import CallLimits, InferenceHandlers
+from turnout.transport.inference import InferenceHandlers
 from turnout.transport.server import ChannelLimits, GrpcServer
 from turnout.transport.status import status_table
 from turnout_wire.gen import grpc_service_pb2 as pb
@@ -49,7 +50,7 @@ CHANNEL_LIMITS = ChannelLimits(
     ping_interval_ms_min=10_000,
     connection_age_ms_max=0,
 )
-CALL_LIMITS = CallLimits(calls_max=1000, receive_timeout_s=60)
+CALL_LIMITS = CallLimits(calls_max=1000, transfer_timeout_s=60)
 WAIT_S_MAX = 20.0
 
 
@@ -216,12 +217,16 @@ class FakeContext:
 
     def __init__(self, metadata: Mapping[str, str] | None = None, remaining_s: float | None = None) -> None:
         self.written: list[bytes] = []
+        self.callbacks: list[Callable[[Any], None]] = []
         self.ended: tuple[grpc.StatusCode, str, Any] | None = None
         self._metadata = tuple((metadata or {}).items())
         self._remaining_s = remaining_s
 
     def invocation_metadata(self) -> Any:
         return self._metadata
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self.callbacks.append(callback)
 
     def time_remaining(self) -> float | None:
         return self._remaining_s

@@ -11,13 +11,14 @@ import struct
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_INITIAL_WINDOW_SIZE = 4
 _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 
 
 class RawCall:
-    """One connection with one call on it."""
+    """One connection with one call on it. `window` is how many bytes of an answer it takes."""
 
-    def __init__(self, address: str, path: str = INFER, encoding: str = "identity") -> None:
+    def __init__(self, address: str, path: str = INFER, encoding: str = "identity", window: int | None = None) -> None:
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=20)
         fields = {
@@ -32,7 +33,7 @@ class RawCall:
         block = b"".join(_literal(name, value) for name, value in fields.items())
         self.socket.sendall(
             _PREFACE
-            + _frame(_SETTINGS, 0, 0, b"")
+            + _frame(_SETTINGS, 0, 0, b"" if window is None else struct.pack(">HI", _INITIAL_WINDOW_SIZE, window))
             + _frame(_SETTINGS, _ACK, 0, b"")
             + _frame(_HEADERS, _END_HEADERS, 1, block)
         )

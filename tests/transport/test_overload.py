@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from support.edge import CallLimits, Edge, Gate, Served, edge, eventually, floats, infer_request, signature
+from support.raw_http2 import RawCall
 from turnout.backends.synthetic import SyntheticModel
 from turnout.runtime.account import Outcome
 from turnout.runtime.budget import Budget
@@ -18,6 +19,7 @@ from turnout.runtime.jobs import SlotLimits
 from turnout_wire.gen import grpc_service_pb2 as pb
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 def half_open(server: Edge) -> Any:
@@ -46,7 +48,7 @@ async def answers_otherwise(server: Edge) -> None:
 
 async def test_calls_beyond_the_bound_are_refused_without_being_read() -> None:
     gate = Gate()
-    limits = CallLimits(calls_max=3, receive_timeout_s=60)
+    limits = CallLimits(calls_max=3, transfer_timeout_s=60)
     async with edge({"m": Served(SyntheticModel(signature(), wait=gate))}, call_limits=limits) as server:
         gate.shut()
         running = asyncio.ensure_future(server.stub.ModelInfer(infer_request(1.0)))
@@ -70,7 +72,7 @@ async def test_calls_beyond_the_bound_are_refused_without_being_read() -> None:
 
 
 async def test_a_client_that_stalls_gives_its_place_back() -> None:
-    limits = CallLimits(calls_max=2, receive_timeout_s=0.2)
+    limits = CallLimits(calls_max=2, transfer_timeout_s=0.2)
     async with edge(call_limits=limits) as server:
         calls = [half_open(server), half_open(server)]
         for call in calls:
@@ -84,6 +86,42 @@ async def test_a_client_that_stalls_gives_its_place_back() -> None:
         assert not server.seen.handler_failures
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_answers_that_are_not_read_are_bounded_in_number_bytes_and_time(streamed: bool) -> None:
+    """A client whose HTTP/2 window is 0 takes no byte of an answer."""
+    wide = {"m": Served(SyntheticModel(signature(width=8192)))}
+    request = pb.ModelInferRequest(model_name="m")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 8192])
+    request.raw_input_contents.append(bytes(4 * 8192))
+    raw = request.SerializeToString()
+    limits = CallLimits(calls_max=100, transfer_timeout_s=1.5, answer_bytes_max=3 * 4 * 8192)
+    async with edge(wide, call_limits=limits) as server:
+
+        def ask() -> RawCall:
+            call = RawCall(server.address, STREAM if streamed else INFER, window=0)
+            call.declare(len(raw))
+            call.write(raw, end=True)
+            return call
+
+        calls = [await asyncio.to_thread(ask) for _ in range(3)]
+        await eventually(lambda: server.ended(Outcome.SUCCESS) == 3)
+        await eventually(lambda: server.inference.answer_bytes > limits.answer_bytes_max)
+        assert server.inference.calls == 3
+        code, details, pushback = await refusal(server.stub.ModelInfer(infer_request()))
+        assert (code, pushback) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        assert details == "this server is full (limit: 98304 bytes of answers that were not read), retry later"
+        await answers_otherwise(server)
+        if streamed:
+            for call in calls:
+                call.close()
+        # Else by time: the clients do nothing.
+        await eventually(lambda: server.inference.calls == 0)
+        assert server.inference.answer_bytes == 0
+        assert (await server.stub.ModelInfer(request)).raw_output_contents[0] == bytes(4 * 8192)
+        for call in calls:
+            call.close()
+
+
 async def test_a_call_without_a_request_is_refused() -> None:
     async with edge() as server:
         call = half_open(server)
@@ -93,7 +131,7 @@ async def test_a_call_without_a_request_is_refused() -> None:
 
 async def test_a_request_of_any_age_may_run_longer_than_it_may_take_to_arrive() -> None:
     gate = Gate()
-    limits = CallLimits(calls_max=2, receive_timeout_s=0.05)
+    limits = CallLimits(calls_max=2, transfer_timeout_s=0.05)
     async with edge({"m": Served(SyntheticModel(signature(), wait=gate))}, call_limits=limits) as server:
         gate.shut()
         running = asyncio.ensure_future(server.stub.ModelInfer(infer_request(1.0)))
@@ -158,7 +196,7 @@ async def test_clients_that_leave_in_the_middle_of_a_request_leave_nothing_behin
             streams = [channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")() for _ in range(5)]
             for stream in streams:
                 await stream.write(raw)
-            await eventually(lambda: server.inference.calls == 40)
+            await eventually(lambda: server.inference.calls == 45)
             assert arriving
             assert whole
         # The channel is closed: every call is gone.

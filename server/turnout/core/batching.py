@@ -49,7 +49,7 @@ class BatchPolicy:
     Attributes:
         delay_ns_max: how long the oldest request may be held back for others to join; 0: not at all.
         preferred_rows: sizes at which a batch is sent without waiting for more.
-        preserve_ordering: answers leave in the order in which the requests came.
+        preserve_ordering: answers leave in the order in which the requests came; only a timeout is told when it passes.
         priority_levels: 1 is the highest, this the lowest; 0: there are none.
         priority_default: the level of requests that name none, or one that is not there.
         queue: how requests wait; `queue_by_level` has the levels that differ.

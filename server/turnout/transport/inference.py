@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from turnout.core.errors import Reason, ServingError
@@ -12,6 +11,7 @@ from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.ports import ClockNs, Observer
 from turnout.transport import codec
+from turnout.transport.calls import Call, CallLimits, Calls
 from turnout.transport.status import Context, as_refusal
 from turnout_wire.gen import grpc_service_pb2 as pb
 
@@ -20,20 +20,6 @@ _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is l
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 _QUIET_S = 0.1  # a client that was answered sends its next request well within this
 _TICK_S = 0.01
-_RETRY_MS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CallLimits:
-    """What ModelInfer calls may hold before their request is known; each bound has its flag in config.py.
-
-    Attributes:
-        calls_max: calls under way, from their headers to their answer. One more is refused without being read.
-        receive_timeout_s: how long a request may take to arrive: a client that stalls gives its place back.
-    """
-
-    calls_max: int
-    receive_timeout_s: float
 
 
 class InferenceHandlers:
@@ -59,19 +45,27 @@ class InferenceHandlers:
         self._clock_ns = clock_ns
         self._observer = observer
         self._limits = limits
-        self._call_limits = call_limits
         self._identity = identity
         self._stream_inflight_max = stream_inflight_max
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
-        self.calls = 0  # of `infer`, under way
-        self._active_ns = 0  # when one of them last ended, or was refused because the server stops
-        self._arrivals = _Arrivals(call_limits.receive_timeout_s)
+        self._closed_ns = 0
+        self._calls = Calls(call_limits, clock_ns)
+
+    @property
+    def calls(self) -> int:
+        """Calls and streams under way."""
+        return self._calls.count
+
+    @property
+    def answer_bytes(self) -> int:
+        """Of answers that gRPC has not sent yet."""
+        return self._calls.answer_bytes
 
     def close(self) -> None:
         """Refuse new requests as UNAVAILABLE, and read no further one from any stream. What was read is answered."""
         self._closed = True
-        self._active_ns = self._clock_ns()
+        self._closed_ns = self._clock_ns()
         for reader in self._readers:
             reader.cancel()
 
@@ -80,37 +74,31 @@ class InferenceHandlers:
         it stops, cancels what arrives before clients have heard of it, and a cancelled call is nothing to retry."""
         end_ns = self._clock_ns() + int(seconds_max * 1e9)
         while (now_ns := self._clock_ns()) < end_ns:
-            if not self.calls and now_ns >= self._active_ns + int(_QUIET_S * 1e9):
+            if not self.calls and now_ns >= max(self._closed_ns, self._calls.ended_ns) + int(_QUIET_S * 1e9):
                 return
             await asyncio.sleep(_TICK_S)
 
     async def infer(self, _: object, context: Context) -> bytes:
         """One request, one answer. A client that leaves takes its request out of the queue."""
-        self.calls += 1
-        try:
-            if self._closed:
-                raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
-            if self.calls > self._call_limits.calls_max:
-                raise ServingError(
-                    Reason.QUEUE_FULL,
-                    f"this server is full (limit: {self._call_limits.calls_max} calls), retry later",
-                    retry_after_ms=_RETRY_MS,
-                )
-            request = self._decode(pb.ModelInferRequest.FromString(await self._arrivals.receive(context)), context)
-            return codec.encode(request, await self._answer(request), identity=self._identity)
-        finally:
-            self.calls -= 1
-            if self._closed:
-                self._active_ns = self._clock_ns()
+        call = self._calls.begin(context)
+        self._refuse_when_closed()
+        self._calls.refuse_beyond_bounds()
+        raw = await self._calls.receive(call, context)
+        request = self._decode(pb.ModelInferRequest.FromString(raw), context)
+        del raw
+        answer = codec.encode(request, await self._answer(request), identity=self._identity)
+        return self._calls.answered(call, answer)
 
     async def stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
         """Requests run side by side, answers leave in order. An error is an answer: the stream goes on, unless the
         client asked for `triton_grpc_error`. When the client leaves, all of its requests do."""
+        call = self._calls.begin(context)
+        self._calls.refuse_beyond_bounds()
         end_on_error = _metadata(context, _END_ON_ERROR) == "true"
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._stream_inflight_max)
         async with _Tasks() as tasks:
-            reader = tasks.start(self._read(raws, context, places, answers, tasks))
+            reader = tasks.start(self._read(raws, context, call, places, answers, tasks))
             self._readers.add(reader)
             reader.add_done_callback(self._readers.discard)
             reader.add_done_callback(lambda _: answers.put_nowait(None))  # however it ends: even before it began
@@ -122,7 +110,9 @@ class InferenceHandlers:
                     if end_on_error:
                         raise answer.error
                     answer = codec.encode_stream_error(answer.asked, answer.error)
+                    call.hold(len(answer))
                 await context.write(answer)
+                call.let_go(len(answer))
                 places.release()
             if reader.cancelled():
                 raise ServingError(Reason.NOT_READY, "the server stops: open a stream to another one")
@@ -132,26 +122,34 @@ class InferenceHandlers:
         self,
         raws: AsyncIterator[bytes],
         context: Context,
+        call: Call,
         places: asyncio.Semaphore,
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None],
         tasks: _Tasks,
     ) -> None:
         await places.acquire()
         async for raw in raws:
-            answers.put_nowait(tasks.start(self._answer_streamed(raw, context)))
+            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call)))
             await places.acquire()
 
-    async def _answer_streamed(self, raw: bytes, context: Context) -> bytes | _StreamError:
+    async def _answer_streamed(self, raw: bytes, context: Context, call: Call) -> bytes | _StreamError:
         message = pb.ModelInferRequest()
         asked = codec.Asked()
         try:
             message.MergeFromString(raw)
             asked = codec.Asked.of(message, self._limits.id_characters_max)
+            self._calls.refuse_beyond_bounds()
             request = self._decode(message, context)
             del raw, message  # what the request does not hold is not kept while it waits
-            return codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
+            answer = codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
+            call.hold(len(answer))
+            return answer
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
             return _StreamError(asked, as_refusal(error, "ModelStreamInfer", self._observer))
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
 
     def _decode(self, message: pb.ModelInferRequest, context: Context) -> InferenceRequest:
         """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
@@ -186,56 +184,6 @@ class InferenceHandlers:
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
-
-
-class _Arrivals:
-    """The calls whose request has not arrived yet. One timer looks after all of them, because a timer for each would
-    cost every request."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._since: dict[asyncio.Task[Any], float] = {}  # in order of arrival
-        self._late: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def receive(self, context: Context) -> bytes:
-        """The call's request.
-
-        Raises:
-            ServingError: DEADLINE_EXCEEDED when it takes too long, INVALID_REQUEST when the client sends none.
-        """
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-        self._since[task] = loop.time()
-        if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s, self._end_late)
-        try:
-            raw = await context.read()
-        except asyncio.CancelledError:
-            if task not in self._late:
-                raise
-            task.uncancel()
-            raise ServingError(
-                Reason.DEADLINE_EXCEEDED, f"the request took longer than {self._timeout_s} s to arrive: send it faster"
-            ) from None
-        finally:
-            del self._since[task]
-            self._late.discard(task)
-        if not isinstance(raw, bytes):
-            raise ServingError(Reason.INVALID_REQUEST, "the call has no request message")
-        return raw
-
-    def _end_late(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        for task, since in self._since.items():
-            if since + self._timeout_s > loop.time():
-                self._timer = loop.call_at(since + self._timeout_s, self._end_late)
-                return
-            if task not in self._late:
-                self._late.add(task)
-                task.cancel()
 
 
 class _StreamError:
