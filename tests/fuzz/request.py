@@ -84,9 +84,13 @@ def run(data: bytes) -> None:
 
 def _refused(refusal: ServingError, message: pb.ModelInferRequest, data: bytes) -> None:
     oracle.refused(refusal, data)
-    answer = pb.ModelStreamInferResponse.FromString(codec.encode_stream_error(message, refusal))
+    answer = pb.ModelStreamInferResponse.FromString(
+        codec.encode_stream_error(codec.Asked.of(message, LIMITS.id_characters_max), refusal)
+    )
     oracle.require(bool(answer.error_message), "a stream's error without a text")
-    oracle.require(answer.infer_response.id == message.id, "a stream's error for another request")
+    oracle.require(
+        answer.infer_response.id == message.id[: LIMITS.id_characters_max], "a stream's error for another request"
+    )
 
 
 def _check_decoded(request: InferenceRequest, message: pb.ModelInferRequest, data: bytes) -> None:

@@ -176,6 +176,7 @@ async def test_the_budget_of_the_server_holds_over_models_and_streams() -> None:
         assert (code, pushback) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
         assert details == "this server is full (limit: 48 bytes), retry later"
         await stream.write(infer_request(request_id="late"))
+        await eventually(lambda: server.ended(Outcome.REJECTED) == 1)
         gate.open()
         await waiting
         assert (await stream.read()).error_message == ""
