@@ -20,6 +20,7 @@ from turnout.core.ids import Revision, parse_version
 from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.tensors import RANK_MAX, Array, DataType, TensorError, from_contents, from_raw, to_raw
+from turnout_wire.varint import to_varint
 
 MESSAGE_BYTES_MAX = 2**31 - 1  # gRPC's own limit
 _BYTES = DataType.BYTES
@@ -112,11 +113,11 @@ def encode(request: InferenceRequest, response: InferenceResponse, *, identity: 
     for spec, array in response.outputs:
         header.outputs.add(name=spec.name, datatype=spec.datatype.value, shape=array.shape)
         raw = to_raw(array, spec.datatype)
-        parts += (_RAW_OUTPUT_TAG, _varint(len(raw)), raw)
+        parts += (_RAW_OUTPUT_TAG, to_varint(len(raw)), raw)
     parts[0] = header.SerializeToString()
     length = sum(map(len, parts))
     if streamed:
-        parts.insert(0, _INFER_RESPONSE_TAG + _varint(length))
+        parts.insert(0, _INFER_RESPONSE_TAG + to_varint(length))
     if length > MESSAGE_BYTES_MAX - _FRAME_BYTES_MAX:
         raise ServingError(
             Reason.RESPONSE_TOO_LARGE,
@@ -299,15 +300,6 @@ def _outputs(message: pb.ModelInferRequest, limits: DecodeLimits) -> tuple[tuple
                 raise _invalid(f"output '{tensor.name}': parameter 'classification' must be an int64 from 1")
             classes[tensor.name] = value.int64_param
     return tuple(tensor.name for tensor in message.outputs), classes
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _invalid(message: str) -> ServingError:

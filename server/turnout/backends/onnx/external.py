@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from turnout.core.errors import LoadError
+from turnout_wire.varint import to_varint
 
 Data = Callable[[str], memoryview]  # the content of a file, by the name that the model gives it
 
@@ -94,7 +95,7 @@ class _Walk:
                 continue
             changed = self._field(inner[number], content, stop, depth)
             if changed is not None:
-                pieces += (self._bytes[copied:begin], _varint(number << 3 | _BYTES), _varint(len(changed)), changed)
+                pieces += (self._bytes[copied:begin], to_varint(number << 3 | _BYTES), to_varint(len(changed)), changed)
                 copied = stop
         return b"".join((*pieces, self._bytes[copied:end])) if pieces else None
 
@@ -144,7 +145,7 @@ class _Walk:
             if number not in (_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION):
                 pieces.append(self._bytes[begin:stop])
         data = external.cut(self._data)
-        return b"".join((*pieces, _varint(_RAW_DATA << 3 | _BYTES), _varint(len(data)), data))
+        return b"".join((*pieces, to_varint(_RAW_DATA << 3 | _BYTES), to_varint(len(data)), data))
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
         """Each field's number and way of writing, and where it, its content and the next one begin."""
@@ -221,12 +222,3 @@ class _External:
                 f"has {len(content)}: was the file copied as a whole?"
             )
         return content[self.offset : end]
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
