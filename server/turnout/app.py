@@ -125,7 +125,11 @@ async def _open(config: Config, observer: LogObserver) -> Fleet:
         backend=backend,
         new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
         limits=SlotLimits(
-            config.queue_rows_max, config.queue_bytes_max, config.isolation_runs_max, config.classification_elements_max
+            config.queue_rows_max,
+            config.queue_bytes_max,
+            config.isolation_runs_max,
+            config.classification_elements_max,
+            gathers=config.batching == "gather",
         ),
         budget=Budget(config.inflight_rows_max, config.inflight_bytes_max),
         clock_ns=time.monotonic_ns,

@@ -87,6 +87,11 @@ class Config(BaseModel):
         1 << 28, ge=1, description="inputs that warm-up makes for one run; larger batches start cold, with a note"
     )
 
+    batching: Literal["gather", "eager"] = Field(
+        "gather",
+        description="gather: a batch may wait a moment for clients that are about to return, where that is measured to "
+        "pay; eager: never. A model's parameter batching goes before it, and its dynamic_batching delay before both",
+    )
     queue_rows_max: int = Field(8192, ge=1, description="rows that may wait for one slot; more are refused")
     queue_bytes_max: int = Field(1 << 30, ge=1, description="tensor bytes that may wait for one slot; more are refused")
     inflight_rows_max: int = Field(

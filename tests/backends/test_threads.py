@@ -31,7 +31,7 @@ class Counting:
             self.waiting_numbers.extend(numbers)
             self._executors.notify()
 
-    def poll(self, now_ns: int) -> Decision[int]:
+    def poll(self, now_ns: int, executor: int) -> Decision[int]:
         assert now_ns > 0
         return (
             Decision((Entry(self.waiting_numbers.popleft(), 1, 0, "", None, 0),))
@@ -82,7 +82,7 @@ async def test_a_batch_costs_one_hop_to_the_loop() -> None:
     executors = ThreadExecutors("t", Counted(), time.monotonic_ns)  # type: ignore[arg-type]
 
     class Whole(Counting):
-        def poll(self, now_ns: int) -> Decision[int]:
+        def poll(self, now_ns: int, executor: int) -> Decision[int]:
             batch = tuple(Entry(number, 1, 0, "", None, 0) for number in self.waiting_numbers)
             self.waiting_numbers.clear()
             return Decision(batch)
@@ -118,7 +118,7 @@ async def test_a_wake_up_waits_for_the_callbacks_that_are_ready() -> None:
     class Whole(Counting):
         polled = False
 
-        def poll(self, now_ns: int) -> Decision[int]:
+        def poll(self, now_ns: int, executor: int) -> Decision[int]:
             self.polled = True
             if self.waiting_numbers:
                 seen.append(len(self.waiting_numbers))

@@ -35,7 +35,7 @@ class Numbers:
                 self.queue.append(number)
                 self._executors.notify()
 
-    def poll(self, now_ns: int) -> Decision[int]:
+    def poll(self, now_ns: int, executor: int) -> Decision[int]:
         return Decision((Entry(self.queue.popleft(), 1, 0, "", None, now_ns),)) if self.queue else Decision()
 
     def waiting(self) -> bool:

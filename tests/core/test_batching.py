@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from turnout.core.batching import BatchPolicy, BatchQueue, Decision, Entry, QueuePolicy
+from turnout.core.batch_policy import BatchPolicy, QueuePolicy
+from turnout.core.batching import BatchQueue, Decision, Entry
 
 
 def entry(

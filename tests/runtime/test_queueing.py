@@ -8,7 +8,7 @@ import pytest
 from support.virtual import VirtualLoop, virtual
 from support.world import SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
-from turnout.core.batching import BatchPolicy, QueuePolicy
+from turnout.core.batch_policy import BatchPolicy, QueuePolicy
 from turnout.core.errors import Reason, ServingError
 from turnout.core.model import Execution
 from turnout.core.tensors import ANY, InferenceRequest, Signature, TensorSpec

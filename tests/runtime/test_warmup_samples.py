@@ -11,7 +11,7 @@ import pytest
 from support.virtual import VirtualExecutors, VirtualLoop, inline, virtual
 from support.world import DECLARED, SyntheticSource, World
 from turnout.backends.synthetic import SyntheticBackend, SyntheticModel
-from turnout.core.batching import BatchPolicy
+from turnout.core.batch_policy import BatchPolicy
 from turnout.core.errors import LoadError
 from turnout.core.model import Artefact, Execution, ModelSpec, WarmupSample
 from turnout.core.slots import SlotState

@@ -24,7 +24,7 @@ import numpy as np
 from support.virtual import VirtualLoop, run_virtual
 from support.world import DECLARED, Outcome, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
-from turnout.core.batching import BatchPolicy, QueuePolicy
+from turnout.core.batch_policy import BatchPolicy, QueuePolicy
 from turnout.core.errors import Reason, ServingError
 from turnout.core.model import Execution
 from turnout.core.slots import SlotState
@@ -99,6 +99,8 @@ def _policy(rng: random.Random) -> BatchPolicy:
         requests_max=rng.choice([0, 0, 10]),
     )
     return BatchPolicy(
+        gathers=rng.choice([True, False]),
+        padded=rng.choice([False, False, True]),
         delay_ns_max=rng.choice([0, 0, 1 * MS, 15 * MS]),
         preferred_rows=rng.choice([(), (), (2,), (4, 8)]),
         preserve_ordering=rng.choice([False, False, True]),
@@ -121,9 +123,9 @@ async def simulate(loop: VirtualLoop, plan: Plan) -> str:
     model = SyntheticModel(DECLARED)
     execution = Execution(instances=plan.instances)
     source = SyntheticSource("m", rows_max=plan.rows_max, execution=execution, policy=plan.policy)
+    model.wait = lambda rows: world.clock.spend(int((plan.run_ms + plan.row_ms * rows) * MS))
     await world.load({"m": model}, [source], rng.randrange)
     model.poison, model.reuse_outputs = POISON, plan.break_reuse
-    model.wait = lambda rows: world.clock.spend(int((plan.run_ms + plan.row_ms * rows) * MS))
     model.runs.clear()
     sent: list[Sent] = []
     tasks: set[asyncio.Task[None]] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turnout.core.batching import BatchPolicy, QueuePolicy
+from turnout.core.batch_policy import BatchPolicy, QueuePolicy
 from turnout.core.errors import LoadError
 from turnout.store.model_config import ModelConfiguration
 
@@ -53,6 +53,43 @@ def test_without_dynamic_batching_the_policy_is_the_default() -> None:
 def test_queue_policies_make_sense_without_batches_too() -> None:
     assert parse("default_queue_policy { max_queue_size: 2 }", 0).queue == QueuePolicy(requests_max=2)
     assert parse(LEVELS, 0).priority_levels == 3
+
+
+def own(key: str, value: str) -> str:
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }} max_batch_size: 8'
+
+
+OWN = {
+    own("batching", "gather"): BatchPolicy(gathers=True),
+    own("batching", "eager"): BatchPolicy(gathers=False),
+    own("pad_batches", "true"): BatchPolicy(padded=True),
+    own("pad_batches", "0"): BatchPolicy(),
+    own("batching", "eager") + " dynamic_batching { max_queue_delay_microseconds: 1 }": BatchPolicy(
+        gathers=False, delay_ns_max=1000
+    ),
+}
+
+
+@pytest.mark.parametrize("text", OWN)
+def test_parameters_of_our_own(text: str) -> None:
+    configuration = ModelConfiguration.parse("m", text)
+    assert configuration.warnings == ()
+    assert configuration.policy() == OWN[text]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (own("batching", "delay"), "parameter batching is 'delay', it must be gather or eager"),
+        (own("batching", ""), "parameter batching is '', it must be gather or eager"),
+        (own("pad_batches", "maybe"), "parameter pad_batches is 'maybe', it must be 0 or 1"),
+        (own("batching", "gather") + " dynamic_batching { preferred_batch_size: [ 4 ] }", "leave out one of the two"),
+        (own("batching", "gather") + " dynamic_batching { max_queue_delay_microseconds: 1 }", "leave out one of"),
+    ],
+)
+def test_parameters_of_our_own_are_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(LoadError, match=message):
+        ModelConfiguration.parse("m", text)
 
 
 REFUSED = {

@@ -84,7 +84,7 @@ class VirtualExecutors:
     def _pull(self) -> None:
         assert self._worker is not None
         while self._idle:
-            decision = self._worker.poll(self._clock())
+            decision = self._worker.poll(self._clock(), self._idle[0])
             if not decision:
                 if decision.hold_ns is not None:
                     self._loop.call_at(decision.hold_ns / 1e9, self._pull)

@@ -12,7 +12,7 @@ import numpy as np
 from support.artefacts import synthetic_artefact
 from support.virtual import VirtualClock, VirtualExecutors, VirtualLoop, inline
 from turnout.backends.synthetic import Model, SyntheticBackend
-from turnout.core.batching import BatchPolicy
+from turnout.core.batch_policy import BatchPolicy
 from turnout.core.errors import ServingError
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec

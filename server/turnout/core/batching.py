@@ -3,72 +3,25 @@ the lock and does the waiting.
 
 Requests join a batch only when their non-batch shapes are equal; they are taken by priority, then in order of arrival,
 and never split. What is expired or cancelled is dropped when a batch is formed, so that nothing runs for a client that
-has left. Without a delay the queue is work-conserving: an executor that is free takes all that fits, at once.
+has left. Without a delay the queue is work-conserving: an executor that is free takes all that fits, at once, unless
+what `core/gathering` has learned says that more will come in a moment.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, TypeVar
+
+from turnout.core.batch_policy import BatchPolicy
+from turnout.core.gathering import Gather
+from turnout.core.profile import CostProfile
 
 T = TypeVar("T")
 
 _LANES_MAX = 64  # that one poll looks at while batches are held back: the lock is held meanwhile
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePolicy:
-    """How the requests of one priority level wait; Triton's ModelQueuePolicy.
-
-    Attributes:
-        timeout_ns: how long a request may wait; 0: for ever.
-        delays: at the timeout, a request goes behind the others of its level (DELAY) instead of failing (REJECT).
-        override: a request may ask for a shorter timeout than `timeout_ns`. Without a `timeout_ns` it always may.
-        requests_max: requests that may wait on the level; 0: as many as the queue takes.
-    """
-
-    timeout_ns: int = 0
-    delays: bool = False
-    override: bool = False
-    requests_max: int = 0
-
-    def wait_ns(self, asked_ns: int) -> int:
-        """How long a request may wait that asks for `asked_ns`; 0: for ever, on both sides."""
-        if not self.timeout_ns:
-            return asked_ns
-        return min(self.timeout_ns, asked_ns) if asked_ns and self.override else self.timeout_ns
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPolicy:
-    """When a batch is sent, and in what order requests are taken; Triton's ModelDynamicBatching.
-
-    Attributes:
-        delay_ns_max: how long the oldest request may be held back for others to join; 0: not at all.
-        preferred_rows: sizes at which a batch is sent without waiting for more.
-        preserve_ordering: answers leave in the order in which the requests came; only a timeout is told when it passes.
-        priority_levels: 1 is the highest, this the lowest; 0: there are none.
-        priority_default: the level of requests that name none, or one that is not there.
-        queue: how requests wait; `queue_by_level` has the levels that differ.
-    """
-
-    delay_ns_max: int = 0
-    preferred_rows: tuple[int, ...] = ()
-    preserve_ordering: bool = False
-    priority_levels: int = 0
-    priority_default: int = 0
-    queue: QueuePolicy = QueuePolicy()
-    queue_by_level: Mapping[int, QueuePolicy] = field(default_factory=dict)
-
-    def level(self, priority: int) -> int:
-        """The level on which a request of this priority waits."""
-        return priority if 1 <= priority <= self.priority_levels else self.priority_default
-
-    def queue_of(self, level: int) -> QueuePolicy:
-        return self.queue_by_level.get(level, self.queue)
 
 
 @dataclass(slots=True, eq=False)
@@ -105,10 +58,18 @@ class BatchQueue(Generic[T]):
     Args:
         rows_max: rows of the largest batch.
         queue_rows_max, queue_bytes_max: bounds of what may wait; a request that would cross one is not taken.
+        gather: what is learned of runs and clients; without it nothing is, and nothing is held back for it.
+        padded_rows: sizes up to which batches are filled, in order; none: batches run as they are.
     """
 
     def __init__(
-        self, rows_max: int, queue_rows_max: int, queue_bytes_max: int, policy: BatchPolicy | None = None
+        self,
+        rows_max: int,
+        queue_rows_max: int,
+        queue_bytes_max: int,
+        policy: BatchPolicy | None = None,
+        gather: Gather | None = None,
+        padded_rows: Sequence[int] = (),
     ) -> None:
         self.rows = 0
         self.bytes = 0
@@ -117,10 +78,14 @@ class BatchQueue(Generic[T]):
         self._queue_rows_max = queue_rows_max
         self._queue_bytes_max = queue_bytes_max
         self._policy = policy or BatchPolicy()
+        self._gather = gather or Gather(CostProfile({}), rows_max)
+        self._padded_rows = tuple(padded_rows)
         levels = self._policy.priority_levels + 1
         self._delays = any(queue.delays for queue in (self._policy.queue, *self._policy.queue_by_level.values()))
         self._preferred = frozenset(self._policy.preferred_rows)
         self._preferred_max = max((rows for rows in self._preferred if rows <= rows_max), default=rows_max)
+        self._held_rows = 0  # of the queue, at which a hold for more ends early; 0: there is none
+        self._held_deadline_ns = 0  # an earlier deadline than this ends it too
         self._arrivals: _Line[T] = _Line()
         self._lanes: dict[Hashable, _Line[T]] = {}  # by shape
         self._requests_max = [self._policy.queue_of(level).requests_max for level in range(levels)]
@@ -141,7 +106,15 @@ class BatchQueue(Generic[T]):
                 return f"{self._queue_bytes_max} bytes"
         entry.rank = 2 * entry.level
         self._put(entry)
+        self._gather.arrived(entry.rows, entry.enqueued_ns)
         return ""
+
+    def awaits(self, entry: Entry[T]) -> bool:
+        """Whether an executor holds a batch back and this entry, just taken, is no reason to look again before the
+        hold ends."""
+        if self.rows >= self._held_rows:
+            return False
+        return entry.deadline_ns is None or entry.deadline_ns >= self._held_deadline_ns
 
     def cancel(self, entry: Entry[T]) -> bool:
         """Drop a waiting entry; False when it is no longer waiting (it runs, ended, or was never taken)."""
@@ -150,15 +123,22 @@ class BatchQueue(Generic[T]):
         self._remove(entry)
         return True
 
-    def poll(self, now_ns: int) -> Decision[T]:
-        """Form the next batch, or say how long to hold it back."""
+    def poll(self, now_ns: int, executor: int = 0) -> Decision[T]:
+        """Form the next batch for an executor that is free, or say how long to hold it back."""
+        self._gather.free(executor, now_ns)
+        self._held_rows = 0
         expired: list[Entry[T]] = []
         hold_ns: int | None = None
         for lane in self._lanes_in_turn():
             batch, release_ns = self._form(lane, now_ns, expired)
             if batch:
+                rows = waited_ns = 0
                 for entry in batch:
                     self._remove(entry)
+                    rows += entry.rows
+                    waited_ns += entry.rows * (now_ns - entry.enqueued_ns)
+                self._held_rows = 0
+                self._gather.started(executor, self._padded(rows), waited_ns, now_ns)
                 return Decision(tuple(batch), tuple(expired))
             if release_ns is not None:
                 hold_ns = release_ns if hold_ns is None else min(hold_ns, release_ns)
@@ -167,7 +147,7 @@ class BatchQueue(Generic[T]):
     def _lanes_in_turn(self) -> Iterator[_Line[T]]:
         """The lanes by their first entries, the earliest of them where there are many. Where nothing is held back, a
         lane that is not sent has been emptied."""
-        if not self._policy.delay_ns_max:
+        if not self._policy.delay_ns_max and not self._gather.kappa:
             while self._arrivals:
                 yield self._lanes[next(iter(self._arrivals)).shape_key]
         else:
@@ -176,7 +156,6 @@ class BatchQueue(Generic[T]):
     def _form(self, lane: _Line[T], now_ns: int, expired: list[Entry[T]]) -> tuple[list[Entry[T]], int | None]:
         """The lane's next batch; or none yet, and when at the latest. Triton's rule: at a preferred size, else when
         full, else when the oldest has waited for the delay."""
-        delay_ns_max = self._policy.delay_ns_max
         if self._delays:
             self._step_back(lane, now_ns)
         batch: list[Entry[T]] = []
@@ -203,14 +182,52 @@ class BatchQueue(Generic[T]):
         expired += gone
         if not batch:
             return [], None
-        held = delay_ns_max and not self.flushing
-        release_ns = min(entry.enqueued_ns for entry in batch) + delay_ns_max if held else None
-        due = release_ns is not None and release_ns <= now_ns
+        due_ns = self._due_ns(batch, rows)
+        due = due_ns is not None and due_ns <= now_ns
         if self._preferred and preferred and not due:
             return batch[:preferred], None
-        if full or rows >= self._preferred_max or due or release_ns is None:
-            return batch, None
-        return [], release_ns
+        if full or rows >= self._preferred_max or due or due_ns is None:
+            return self._cut(batch, rows, now_ns), None
+        return [], due_ns
+
+    def _due_ns(self, batch: Sequence[Entry[T]], rows: int) -> int | None:
+        """When a batch that could grow is sent at the latest; None: now."""
+        if self.flushing:
+            return None
+        if self._policy.delay_ns_max:
+            return min(entry.enqueued_ns for entry in batch) + self._policy.delay_ns_max
+        if not self._gather.kappa or not (missing := self._gather.missing(rows)):
+            return None
+        oldest_ns = min(entry.enqueued_ns for entry in batch)
+        deadline_ns = min((e.deadline_ns for e in batch if e.deadline_ns is not None), default=None)
+        due_ns = self._gather.release_ns(rows, oldest_ns, deadline_ns)
+        self._held_rows = self.rows + missing
+        self._held_deadline_ns = due_ns + self._gather.notice_ns(self._rows_max)
+        return due_ns
+
+    def _cut(self, batch: list[Entry[T]], rows: int, now_ns: int) -> list[Entry[T]]:
+        """Where batches are padded: the batch, or only as much of it as fills a smaller size, where a row then costs
+        less, those at hand are answered sooner in the mean, and none of them misses its deadline."""
+        below = [size for size in self._padded_rows if size < rows]
+        if not below or rows in self._padded_rows:
+            return batch
+        count = taken = 0
+        while count + batch[taken].rows <= below[-1]:
+            count += batch[taken].rows
+            taken += 1
+        if not taken:
+            return batch
+        profile = self._gather.profile
+        whole_ns, first_ns = profile.mean_ns(self._padded(rows)), profile.mean_ns(self._padded(count))
+        rest_ns = first_ns + profile.mean_ns(self._padded(rows - count))
+        later = any(e.deadline_ns is not None and e.deadline_ns < now_ns + rest_ns for e in batch[taken:])
+        cheaper = first_ns * rows < whole_ns * count
+        sooner = first_ns * count + rest_ns * (rows - count) < whole_ns * rows
+        return batch[:taken] if cheaper and sooner and not later else batch
+
+    def _padded(self, rows: int) -> int:
+        """The rows that a batch of `rows` runs with."""
+        return next((size for size in self._padded_rows if size >= rows), rows)
 
     def _step_back(self, lane: _Line[T], now_ns: int) -> None:
         """Let those whose timeout says so go behind the others of their level, once."""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from turnout.core.batching import BatchPolicy
+from turnout.core.batch_policy import BatchPolicy
 from turnout.core.ids import Revision
 from turnout.core.tensors import Signature, Tensors
 

@@ -18,20 +18,32 @@ _KEPT_BYTES_MAX = 16 << 20
 
 
 class InputBuffers:
-    """The batch buffers of one executor: one per input, made anew when the non-batch shape changes or rows grow."""
+    """The batch buffers of one executor: one per input, made anew when the non-batch shape changes or rows grow.
 
-    def __init__(self, signature: Signature) -> None:
+    Args:
+        padded_rows: sizes up to which batches are filled, in order; none: they run as they are.
+    """
+
+    def __init__(self, signature: Signature, padded_rows: Sequence[int] = ()) -> None:
         self._signature = signature
+        self._padded_rows = tuple(padded_rows)
         self._buffers: dict[str, Array] = {}
 
-    def assemble(self, requests: Sequence[Tensors]) -> dict[str, Array]:
+    def padding(self, rows: int) -> int:
+        """How many rows fill a batch of `rows` up."""
+        return next((size for size in self._padded_rows if size >= rows), rows) - rows
+
+    def assemble(self, requests: Sequence[Tensors], padding: int = 0) -> dict[str, Array]:
         """The arrays to run: inputs of equal non-batch shape, stacked along the first dimension in order. An optional
-        input is in all of the requests or in none."""
+        input is in all of the requests or in none. Padding repeats the last row: a row that the model takes, and
+        nobody else's."""
         inputs = {}
         for spec in self._signature.inputs:
             if spec.name not in requests[0]:
                 continue
             parts = [request[spec.name] for request in requests]
+            if padding:
+                parts.append(np.repeat(parts[-1][-1:], padding, axis=0))
             array = parts[0] if len(parts) == 1 else self._stack(spec, parts)
             if spec.model_shape is not None:
                 array = array.reshape(_fitted(spec.model_shape, spec.shape, array))
@@ -56,14 +68,14 @@ class InputBuffers:
         return buffer[:row]
 
 
-def split(signature: Signature, arrays: Tensors, rows: Sequence[int]) -> list[dict[str, Array]]:
-    """Each request's share of the outputs, as views.
+def split(signature: Signature, arrays: Tensors, rows: Sequence[int], padding: int = 0) -> list[dict[str, Array]]:
+    """Each request's share of the outputs, as views; the last `padding` rows are nobody's.
 
     Raises:
         ValueError: an output does not follow the batch; its model must not be batched.
     """
     shaped = {}
-    total = sum(rows)
+    total = sum(rows) + padding
     for spec in signature.outputs:
         array = arrays.get(spec.name)
         if array is None:
@@ -73,7 +85,7 @@ def split(signature: Signature, arrays: Tensors, rows: Sequence[int]) -> list[di
         if spec.model_shape is not None:
             array = array.reshape(_fitted(spec.shape, spec.model_shape, array))
         shaped[spec.name] = array
-    if len(rows) == 1:
+    if len(rows) == 1 and not padding:
         return [shaped]
     shares = []
     row = 0

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from turnout.core.batching import BatchQueue, Decision, Entry
 from turnout.core.errors import Reason, ServingError
+from turnout.core.gathering import KAPPAS, Gather
 from turnout.core.ids import Revision
 from turnout.core.model import ModelSpec
-from turnout.core.tensors import Admission, check
+from turnout.core.profile import CostProfile
+from turnout.core.tensors import Admission, InferenceRequest, check
 from turnout.runtime.account import Account
 from turnout.runtime.budget import Budget
 from turnout.runtime.jobs import Answer, Job, Report, SlotLimits
@@ -24,7 +26,11 @@ from turnout.runtime.runner import Runner, expired
 
 
 class Batcher:
-    """Feeds one revision's sessions; `sessions[i]` belongs to executor i alone, or is thread-safe."""
+    """Feeds one revision's sessions; `sessions[i]` belongs to executor i alone, or is thread-safe.
+
+    Args:
+        profile_ns: what runs took in warm-up, by rows; empty where the model could not be warmed.
+    """
 
     def __init__(
         self,
@@ -37,6 +43,7 @@ class Batcher:
         account: Account,
         clock_ns: ClockNs,
         observer: Observer,
+        profile_ns: Mapping[int, int],
     ) -> None:
         self._signature = spec.signature
         self._policy = spec.policy
@@ -46,9 +53,14 @@ class Batcher:
         self._account = account
         self._clock_ns = clock_ns
         self._observer = observer
-        self._runner = Runner(revision, spec, sessions, limits, clock_ns, observer)
+        padded_rows = sorted(profile_ns) if spec.policy.padded and spec.signature.rows_max else []
+        self._runner = Runner(revision, spec, sessions, limits, clock_ns, observer, padded_rows)
+        rows_max = max(spec.signature.rows_max, 1)
+        gathers = limits.gathers if spec.policy.gathers is None else spec.policy.gathers
+        kappas = KAPPAS if gathers and not spec.policy.waits_for_size else (0.0,)
+        self._gather = Gather(CostProfile(profile_ns), rows_max, self._count, kappas)
         self._queue: BatchQueue[Job] = BatchQueue(
-            max(spec.signature.rows_max, 1), limits.queue_rows_max, limits.queue_bytes_max, spec.policy
+            rows_max, limits.queue_rows_max, limits.queue_bytes_max, spec.policy, self._gather, padded_rows
         )
         # With preserve_ordering: entries in the order in which they came, and their outcomes as far as they are known.
         self._order: OrderedDict[Entry[Job], Answer | ServingError | None] = OrderedDict()
@@ -81,12 +93,13 @@ class Batcher:
         if bound := self._budget.take(entry.rows, entry.bytes):
             raise self._full("this server", bound)
         with self._executors.lock:
-            bound = self._queue.offer(entry)
-            if not bound:
+            late = self._comes_late(entry, now_ns)
+            bound = "" if late else self._queue.offer(entry)
+            if not (late or bound or self._queue.awaits(entry)):
                 self._executors.notify()
-        if bound:
+        if late or bound:
             self.release(entry)
-            raise self._full(f"the queue of model '{request.model}'", bound)
+            raise self._late(request) if late else self._full(f"the queue of model '{request.model}'", bound)
         if self._policy.preserve_ordering:
             self._order[entry] = None
         return entry
@@ -111,8 +124,8 @@ class Batcher:
 
     # Below: the Worker that executors drive.
 
-    def poll(self, now_ns: int) -> Decision[Job]:
-        return self._queue.poll(now_ns)
+    def poll(self, now_ns: int, executor: int) -> Decision[Job]:
+        return self._queue.poll(now_ns, executor)
 
     def waiting(self) -> bool:
         return self._queue.rows > 0
@@ -159,6 +172,22 @@ class Batcher:
             elif entry.deadline_ns is None or now_ns + wait_ns < entry.deadline_ns:
                 entry.deadline_ns = now_ns + wait_ns
         return entry
+
+    def _comes_late(self, entry: Entry[Job], now_ns: int) -> bool:
+        """Whether a request would run past its deadline, by all that is known: it is refused while its client can still
+        ask another server, and costs no run. With priorities, who is served first is not known."""
+        if entry.deadline_ns is None or self._policy.priority_levels > 1:
+            return False
+        wait_ns = self._gather.wait_ns(self._queue.rows, now_ns)
+        return wait_ns > 0 and now_ns + wait_ns + self._gather.profile.high_ns(entry.rows) > entry.deadline_ns
+
+    def _late(self, request: InferenceRequest) -> ServingError:
+        return ServingError(
+            Reason.QUEUE_FULL,
+            f"the queue of model '{request.model}' is too long for the deadline of request '{request.inference_id}': "
+            "allow more time, or retry later",
+            retry_after_ms=self._drain_ms(),
+        )
 
     def _full(self, what: str, bound: str) -> ServingError:
         return ServingError(

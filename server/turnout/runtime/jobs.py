@@ -34,12 +34,14 @@ class SlotLimits:
     Attributes:
         isolation_runs_max: further runs that a failed batch may cost until the requests at fault are found.
         classification_elements_max: elements of the classified outputs of one request.
+        gathers: whether batches may be held back for clients that are about to return; a model's policy goes before it.
     """
 
     queue_rows_max: int
     queue_bytes_max: int
     isolation_runs_max: int = 64
     classification_elements_max: int = 8192
+    gathers: bool = True
 
 
 @dataclass(slots=True)

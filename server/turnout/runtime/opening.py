@@ -85,6 +85,7 @@ class Opener:
             slot.account,
             self.clock_ns,
             self.observer,
+            profile_ns,
         )
         batcher.start()
         slot.warnings = spec.warnings + loaded.warnings + warnings

@@ -72,8 +72,8 @@ class ModelSource(Protocol):
 class Worker(Protocol):
     """What executors drive. `poll` and `execute` are called on executor threads, `deliver` on the loop."""
 
-    def poll(self, now_ns: int) -> Decision[Any]:
-        """What to do now. The caller holds the executors' lock."""
+    def poll(self, now_ns: int, executor: int) -> Decision[Any]:
+        """What this executor, which is free, is to do now. The caller holds the executors' lock."""
 
     def waiting(self) -> bool:
         """Whether another executor would find work too. The caller holds the executors' lock."""

@@ -26,7 +26,11 @@ from turnout_wire.tensors import Array
 
 
 class Runner:
-    """`sessions[i]` belongs to executor i alone, or is thread-safe."""
+    """`sessions[i]` belongs to executor i alone, or is thread-safe.
+
+    Args:
+        padded_rows: sizes up to which batches are filled, in order; none: they run as they are.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Runner:
         limits: SlotLimits,
         clock_ns: ClockNs,
         observer: Observer,
+        padded_rows: Sequence[int] = (),
     ) -> None:
         self._revision = revision
         self._spec = spec
@@ -44,7 +49,7 @@ class Runner:
         self._limits = limits
         self._clock_ns = clock_ns
         self._observer = observer
-        self._buffers = [InputBuffers(spec.signature) for _ in sessions]
+        self._buffers = [InputBuffers(spec.signature, padded_rows) for _ in sessions]
 
     def run(self, executor: int, batch: Sequence[Entry[Job]], report: Report) -> None:
         """Run a batch, and report an outcome for each entry of it, whatever happens."""
@@ -87,12 +92,14 @@ class Runner:
 
     def _run_once(self, executor: int, batch: Sequence[Entry[Job]], started_ns: int, report: Report) -> None:
         names = self._wanted(batch)
-        inputs = self._buffers[executor].assemble([entry.item.request.inputs for entry in batch])
+        rows = [entry.rows for entry in batch]
+        buffers = self._buffers[executor]
+        padding = buffers.padding(sum(rows))
+        inputs = buffers.assemble([entry.item.request.inputs for entry in batch], padding)
         assembled_ns = self._clock_ns()
         arrays = self._sessions[executor].run(inputs, names)
         ran_ns = self._clock_ns()
-        rows = [entry.rows for entry in batch]
-        shares = split(self._signature, dict(zip(names, arrays, strict=True)), rows)
+        shares = split(self._signature, dict(zip(names, arrays, strict=True)), rows, padding)
         suspect = self._spec.refuse_nonfinite and not all(map(_is_finite, arrays))
         compute = (assembled_ns - started_ns, ran_ns - assembled_ns, self._clock_ns() - ran_ns, sum(rows))
         report.runs.append(Timings(0, *compute))

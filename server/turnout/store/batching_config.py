@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from turnout.core.batching import BatchPolicy, QueuePolicy
+from turnout.core.batch_policy import BatchPolicy, QueuePolicy
 from turnout.core.errors import LoadError
+from turnout.store.accelerators import flag
 from turnout_wire.gen import model_config_pb2 as pb
 
 _DELAY_US_MAX = 60 * 10**6
 _TIMEOUT_US_MAX = 24 * 3600 * 10**6
 _PRIORITY_LEVELS_MAX = 1000  # each is a counter of every slot
 _FIELD = "config.pbtxt: dynamic_batching"
+BATCHING = "batching"
+PAD_BATCHES = "pad_batches"
 
 
 def read_policy(proto: pb.ModelConfig) -> BatchPolicy:
@@ -38,10 +41,30 @@ def read_policy(proto: pb.ModelConfig) -> BatchPolicy:
             level: _queue(f"priority_queue_policy[{level}]", queue)
             for level, queue in sorted(batching.priority_queue_policy.items())
         },
+        gathers=_gathers(proto),
+        padded=PAD_BATCHES in proto.parameters
+        and flag(f"config.pbtxt: parameter {PAD_BATCHES}", proto.parameters[PAD_BATCHES].string_value),
     )
+    if policy.gathers and policy.waits_for_size:
+        raise LoadError(
+            f"config.pbtxt: parameter {BATCHING} is 'gather', but dynamic_batching has a delay or preferred sizes: "
+            "leave out one of the two"
+        )
     if policy.preserve_ordering:
         _check_ordering(policy)
     return policy
+
+
+def _gathers(proto: pb.ModelConfig) -> bool | None:
+    """Turnout's own parameter, for one model, of what --batching says for all."""
+    if BATCHING not in proto.parameters:
+        return None
+    match mode := proto.parameters[BATCHING].string_value:
+        case "gather":
+            return True
+        case "eager":
+            return False
+    raise LoadError(f"config.pbtxt: parameter {BATCHING} is '{mode[:64]}', it must be gather or eager")
 
 
 def check_preferred(preferred: Sequence[int], rows_max: int) -> None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from google.protobuf import text_format
 
-from turnout.core.batching import BatchPolicy
+from turnout.core.batch_policy import BatchPolicy
 from turnout.core.errors import LoadError
 from turnout.core.ids import parse_version
 from turnout.core.model import Execution
 from turnout.core.tensors import ANY
 from turnout.store.accelerators import flag
-from turnout.store.batching_config import check_preferred, read_policy
+from turnout.store.batching_config import BATCHING, PAD_BATCHES, check_preferred, read_policy
 from turnout.store.execution_config import is_honoured, read_execution
 from turnout.store.named_files import check_plain
 from turnout.store.warmup_config import check_warmup
@@ -24,6 +24,7 @@ from turnout_wire.gen import model_config_pb2 as pb
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 NONFINITE = "refuse_nonfinite"
+_OWN = {NONFINITE, BATCHING, PAD_BATCHES}  # Turnout's own parameters
 
 # Fields that change what a model answers, or who may ask it: refused, since to ignore them would be silent.
 _REFUSED = (
@@ -203,7 +204,7 @@ def _elements(dims: Iterable[int]) -> list[int]:
 
 def _warnings(proto: pb.ModelConfig) -> list[str]:
     ignored = [field for field in _NOT_HONOURED if _is_set(proto, field)]
-    ignored += [f"parameters[{key}]" for key in sorted(proto.parameters) if not (is_honoured(key) or key == NONFINITE)]
+    ignored += [f"parameters[{key}]" for key in sorted(proto.parameters) if not (is_honoured(key) or key in _OWN)]
     unread = {f.name for group in proto.instance_group for f, _ in group.ListFields()} - _GROUP_FIELDS
     ignored += [f"instance_group.{field}" for field in sorted(unread)]
     unread = {f.name for f, _ in proto.optimization.ListFields()} - _OPTIMIZATION_FIELDS

@@ -1,0 +1,59 @@
+"""The cost profile: what a run takes by its rows, and how it learns."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnout.core.profile import CostProfile
+
+
+@pytest.mark.parametrize(
+    ("rows", "mean_ns"),
+    [(0, 0), (1, 100), (2, 150), (3, 200), (8, 600), (5, 360), (16, 1200)],
+)
+def test_times_between_measured_sizes_are_interpolated(rows: int, mean_ns: float) -> None:
+    profile = CostProfile({8: 600, 1: 100, 3: 200})
+    assert profile.mean_ns(rows) == pytest.approx(mean_ns)
+    assert profile.high_ns(rows) == pytest.approx(1.5 * mean_ns)
+
+
+def test_without_a_measurement_nothing_is_known_and_nothing_learned() -> None:
+    profile = CostProfile({})
+    profile.observe(4, 100)
+    assert not profile.known
+    assert profile.mean_ns(4) == profile.high_ns(4) == 0
+
+
+@given(
+    st.dictionaries(st.integers(1, 64), st.integers(1, 10**7), min_size=1),
+    st.integers(1, 100),
+    st.integers(1, 10**8),
+)
+def test_the_mean_comes_to_what_is_seen(seed_ns: dict[int, int], rows: int, run_ns: int) -> None:
+    profile = CostProfile(seed_ns)
+    for _ in range(2000):
+        profile.observe(rows, run_ns)
+    assert profile.mean_ns(rows) == pytest.approx(run_ns, rel=0.01)
+    assert profile.high_ns(rows) >= profile.mean_ns(rows) * 0.999
+
+
+def test_the_high_estimate_comes_near_the_99th_percentile() -> None:
+    profile = CostProfile({1: 100})
+    for number in range(20_000):
+        profile.observe(1, 300 if number % 50 == 0 else 100)
+    assert 250 < profile.high_ns(1) < 400, "2 % of the runs take 300"
+
+
+def test_one_run_that_was_held_up_moves_little() -> None:
+    profile = CostProfile({1: 100, 2: 120})
+    profile.observe(1, 10**12)
+    assert profile.mean_ns(1) == pytest.approx(190)
+    assert profile.mean_ns(2) == 120
+
+
+def test_a_time_of_zero_is_learned_too() -> None:
+    profile = CostProfile({1: 0, 2: 0})
+    profile.observe(1, 0)
+    assert profile.mean_ns(1) == 0
