@@ -11,9 +11,9 @@ from typing import ParamSpec, TypeVar
 
 from turnout.runtime.ports import ClockNs, Worker
 
-# An executor wakes up once the loop has gone so many turns without a new request, or after this time. Each wake-up of a
-# thread costs as much CPU as several requests, which shows where batches are small: mlp_small with 32 clients, server on
-# one core, took 950 us a request when woken at each turn (1.7 rows a batch), 580 us so (8.5 rows).
+# An executor wakes up once the loop has gone so many turns without a new request, or after this time: a wake-up costs
+# as much CPU as several requests, which shows where batches are small. mlp_small, 32 clients, server on one core: woken
+# at each turn 950 us of CPU a request (1.7 rows a batch), so 580 us (8.5 rows).
 _QUIET_TURNS = 4
 _LINGER_NS_MAX = 4_000_000
 
@@ -47,7 +47,7 @@ class ThreadExecutors:
             Thread(target=self._drive, args=(worker, index), name=f"{self._name}-{index}", daemon=True).start()
 
     def notify(self) -> None:
-        """Wakes an executor not now but when the loop has nothing more to offer: what comes meanwhile joins for free."""
+        """Wakes an executor not now but when the loop has nothing more to offer: what comes meanwhile joins."""
         self._offered = True
         if not self._kick_pending:
             self._kick_pending = True
