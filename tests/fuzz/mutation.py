@@ -239,6 +239,19 @@ def mutate_wire(rng: random.Random, data: bytes) -> bytes:
             return _join(fields[: at + 1], fields[rng.randrange(len(fields))], fields[at + 1 :])
 
 
+def reorder(rng: random.Random, data: bytes) -> bytes:
+    """The outermost fields in another order, and lengths in more bytes than they need."""
+    fields = _split(data)
+    rng.shuffle(fields)
+    out = bytearray()
+    for number, wire, content in fields:
+        field = _join((number, wire, content))
+        if wire == 2 and number < 16 and len(content) < 0x80 and rng.random() < 0.1:
+            field = bytes((field[0], field[1] | 0x80, *rng.choice(((0x00,), (0x80, 0x00), (0x80,) * 4)))) + content
+        out += field
+    return bytes(out)
+
+
 _Encoded = tuple[int, int, bytes]  # number, wire type, content without its length
 
 

@@ -1,4 +1,5 @@
-"""Target: the bytes of a ModelInferRequest through the codec and the check against signatures, and an echo back out."""
+"""Target: the bytes of a ModelInferRequest by every way of the codec, which must agree, then the check against
+signatures, and an echo back out."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ import random
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from fuzz import oracle
-from fuzz.mutation import MessageMutator, Mutate, integer
+from fuzz import oracle, paths
+from fuzz.mutation import MessageMutator, Mutate, integer, mutate_wire, reorder
 from turnout.core.classification import classify
 from turnout.core.errors import ServingError
 from turnout.core.ids import Revision
@@ -46,22 +47,27 @@ SIGNATURES = (
 )
 
 
-def decode(message: pb.ModelInferRequest) -> InferenceRequest:
-    """What the handlers do with a message, in their order: change it here when they do."""
-    version = codec.version_of(message.model_version)
-    return codec.decode(message, 10**12, LIMITS, version)
+def decode(data: bytes) -> InferenceRequest:
+    return paths.decode(data, LIMITS, 10**12)
 
 
 def run(data: bytes) -> None:
     try:
         message = pb.ModelInferRequest.FromString(data)
     except DecodeError:
-        return  # no message at all: the status table's business
+        message = None
     try:
-        request = decode(message)
+        request = decode(data)
+    except DecodeError:
+        oracle.require(message is None, "a message that is refused as none")
+        return  # the status table's business
     except ServingError as refusal:
+        oracle.require(message is not None, "no message, and it is read")
+        assert message is not None
         _refused(refusal, message, data)
         return
+    oracle.require(message is not None, "no message, and it is answered")
+    assert message is not None
     _check_decoded(request, message, data)
     for signature in SIGNATURES:
         try:
@@ -84,9 +90,8 @@ def run(data: bytes) -> None:
 
 def _refused(refusal: ServingError, message: pb.ModelInferRequest, data: bytes) -> None:
     oracle.refused(refusal, data)
-    answer = pb.ModelStreamInferResponse.FromString(
-        codec.encode_stream_error(codec.Asked.of(message, LIMITS.id_characters_max), refusal)
-    )
+    asked = codec.Asked.of(codec.Requests(LIMITS).read(data), LIMITS.id_characters_max)
+    answer = pb.ModelStreamInferResponse.FromString(codec.encode_stream_error(asked, refusal))
     oracle.require(bool(answer.error_message), "a stream's error without a text")
     oracle.require(
         answer.infer_response.id == message.id[: LIMITS.id_characters_max], "a stream's error for another request"
@@ -164,7 +169,7 @@ def _echo(request: InferenceRequest, signature: Signature, data_bytes: int) -> N
         again.raw_input_contents.append(raw)
     if len(encoded) > _ROUND_TRIP_BYTES_MAX or sum(array.size for _, array in outputs) > LIMITS.bytes_elements_max:
         return
-    inputs = decode(again).inputs
+    inputs = decode(again.SerializeToString()).inputs
     for spec, array in outputs:
         oracle.require(
             to_bytes(inputs[spec.name], spec.datatype) == to_bytes(array, spec.datatype), "changed on the way"
@@ -201,8 +206,12 @@ _TEXTS = {
 
 
 def mutate(data: bytes, bytes_max: int, rng: random.Random, mutate_bytes: Mutate) -> bytes:
-    if rng.random() < 0.05:
+    how = rng.random()
+    if how < 0.05:
         return mutate_bytes(data, bytes_max)
+    if how < 0.2:
+        changed = mutate_wire(rng, data) if how < 0.15 else reorder(rng, data)
+        return changed if len(changed) <= bytes_max else data
     try:
         message = pb.ModelInferRequest.FromString(data)
     except DecodeError:

@@ -58,7 +58,26 @@ def _requests() -> dict[str, bytes]:
     messages["optional"] = _optional()
     messages |= {name: _spoilt(spoil) for name, spoil in _SPOILS.items()}
     seeds = {name: message.SerializeToString(deterministic=True) for name, message in messages.items()}
+    seeds |= _encodings(_simple())
     return seeds | {f"tritonclient-{name}": data for name, data in _tritonclient().items()}
+
+
+def _encodings(message: pb.ModelInferRequest) -> dict[str, bytes]:
+    """The same message in other bytes: what is data first, ids between the fields, a model named twice, a length in
+    more bytes than it needs; and bytes that are no message."""
+    raws = pb.ModelInferRequest(raw_input_contents=message.raw_input_contents).SerializeToString()
+    ids = [pb.ModelInferRequest(id=text).SerializeToString() for text in ("first", "\u2603", "last")]
+    message.ClearField("raw_input_contents")
+    header = message.SerializeToString(deterministic=True)
+    return {
+        "data-first": raws + header,
+        "ids-between": ids[0] + header + ids[1] + raws + ids[2],
+        "named-twice": header + raws + pb.ModelInferRequest(model_name="m").SerializeToString(),
+        "long-length": header + raws + b"\x1a\x81\x00x",
+        "id-no-utf8": header + b"\x1a\x01\xff" + raws + ids[0],
+        "id-cut": header + raws + ids[0][:-1],
+        "unknown-field": header + raws + b"\x42\x00",
+    }
 
 
 def _raw_contents(datatype: DataType, count: int) -> bytes:

@@ -14,7 +14,7 @@ from fuzz.oracle import Finding
 from fuzz.seeds import PREFIX, all_seeds
 from fuzz.targets import TARGETS, Target
 from turnout.transport import codec
-from turnout_wire.tensors import Array, DataType, from_raw, to_raw
+from turnout_wire.tensors import Array, DataType, from_raw, to_bytes
 
 # protobuf's text parser has one, about its own use of an escape.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -106,13 +106,13 @@ def _seed(target: str, name: str) -> bytes:
 def test_another_exception_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "from_raw", lambda *_: vars(known)["from_raw"])
     with pytest.raises(KeyError):
-        request.run(_seed("request", "raw-fp32"))
+        request.run(_seed("request", "raw-bool"))
 
 
 def test_a_changed_answer_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = to_raw
+    right = to_bytes
     request.run(_seed("request", "raw-fp32"))
-    monkeypatch.setattr(codec, "to_raw", lambda array, datatype: bytes(right(array, datatype))[::-1])
+    monkeypatch.setattr(codec, "to_bytes", lambda array, datatype: right(array, datatype)[::-1])
     with pytest.raises(Finding, match="other contents"):
         request.run(_seed("request", "raw-fp32"))
 

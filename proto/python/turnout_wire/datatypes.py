@@ -63,6 +63,8 @@ class DataType(enum.Enum):
     config_name: str
     """The name in a model's configuration, such as TYPE_FP32."""
 
+    __hash__ = object.__hash__  # members are single, and Enum's own is written in Python
+
     def __init__(self, wire_name: str) -> None:
         numpy_name, self.contents_field = _TABLE[wire_name]
         self.dtype = np.dtype(numpy_name)

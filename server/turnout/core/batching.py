@@ -125,7 +125,7 @@ class BatchQueue(Generic[T]):
 
     def poll(self, now_ns: int, executor: int = 0) -> Decision[T]:
         """Form the next batch for an executor that is free, or say how long to hold it back."""
-        self._gather.free(executor, now_ns)
+        self._gather.free(executor, self.rows, now_ns)
         self._held_rows = 0
         expired: list[Entry[T]] = []
         hold_ns: int | None = None

@@ -1,8 +1,8 @@
 """The learned hold: whether a free executor waits a moment for the clients that it has just answered. Pure.
 
-Clients in a closed loop come back in a burst after each batch. Taking the first of them at once splits them into two
-groups that alternate, at up to half the throughput. So: hold where a burst is expected, where one joint run saves more
-than the waiting costs, for a bounded part of a run's time, and only as long as it pays, which is measured.
+Clients in a closed loop come back after each batch. Taking the first of them at once splits them into two groups that
+alternate, at up to half the throughput. So: hold where clients return, where one joint run saves more than the waiting
+costs, for a bounded part of a run's time, and only as long as it pays, which is measured.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from turnout.core.profile import CostProfile
 KAPPAS = (0.0, 0.25, 1.0)  # the longest hold, as a share of the run that is held back; 0: eager
 
 _ALPHA = 0.1  # of the averages over batches
-_ALPHA_ARRIVALS = 0.03  # of those over arrivals
+_ALPHA_SPREAD = 0.02  # of the mean and variance of rows in the server
 _RETURN_MIN = 0.5  # share of a batch's rows that must come back within the time of a run
-_EARLY_MIN = 0.7  # share of those that come in the first half of it: a burst; steady arrivals have 0.5
+# Rows in the server when a run ends, variance over mean: closed loops keep it near 0, as everybody is always there;
+# independent arrivals have 0.6 and more, where so many come that `_RETURN_MIN` is met.
+_SPREAD_MAX = 0.4
 _QUIET_NS_MIN = 50_000  # timed waits of a thread are not finer
 _GUARD_NS = 500_000  # between the end of a hold and the earliest deadline, beside the run itself
 
@@ -58,8 +60,9 @@ class Gather:
         self._last_ns = 0  # the latest of them
         self._arrived_ns = 0  # the latest of all
         self._returning = 0.0
-        self._early = 0.0
         self._gap_ns = 0.0  # between rows within the window
+        self._present = 0.0  # rows in the server when a run ends: mean and variance
+        self._present_variance = 0.0
 
     @property
     def kappa(self) -> float:
@@ -75,8 +78,6 @@ class Gather:
         if now_ns <= self._window_ns:
             gap_ns = (now_ns - max(self._last_ns, self._ended_ns)) / rows
             self._gap_ns += _ALPHA * (gap_ns - self._gap_ns)
-            early = 2 * (now_ns - self._ended_ns) <= self._window_ns - self._ended_ns
-            self._early += _ALPHA_ARRIVALS * (early - self._early)
             self._counted += rows
             self._last_ns = now_ns
 
@@ -84,11 +85,12 @@ class Gather:
         """The executor has taken a batch whose requests have waited for `waited_ns`, summed over rows."""
         self._runs[executor] = _Run(rows, now_ns, waited_ns)
 
-    def free(self, executor: int, now_ns: int) -> None:
+    def free(self, executor: int, queued_rows: int, now_ns: int) -> None:
         """The executor asks for work: its run, if there was one, has ended."""
         run = self._runs[executor]
         if run is None:
             return
+        present = queued_rows + sum(one.rows for one in self._runs if one is not None)
         self._runs[executor] = None
         run_ns = now_ns - run.started_ns
         self.profile.observe(run.rows, run_ns)
@@ -96,21 +98,25 @@ class Gather:
             return
         if self._rows:
             self._returning += _ALPHA * (min(self._counted / self._rows, 1.0) - self._returning)
-        self._trials.count(run.rows, run.waited_ns + run.rows * run_ns, now_ns, self._bursts())
+        self._see(present)
+        self._trials.count(run.rows, run.waited_ns + run.rows * run_ns, now_ns, self._is_closed())
         self._rows, self._ended_ns = run.rows, now_ns
         self._back = self._counted = 0
         self._window_ns = now_ns + int(self.profile.mean_ns(run.rows))
 
     def missing(self, rows: int) -> int:
         """How many more rows are worth waiting for, beside `rows` that could run now; 0: none."""
-        if not self._trials.kappa or not self._bursts():
+        if not self._trials.kappa or not self._is_closed():
             return 0
         missing = min(self._rows - self._back, self._rows_max - rows)
         if missing <= 0:
             return 0
         mean_ns = self.profile.mean_ns
         saving_ns = mean_ns(rows) + mean_ns(missing) - mean_ns(rows + missing)
-        return missing if saving_ns > missing * self._gap_ns else 0
+        # What the wait costs where the executor has a core of its own. Where it shares one with the front end it costs
+        # nothing, as that is what the core does meanwhile: the longer hold asks for any saving at all.
+        cost_ns = missing * self._gap_ns if self._trials.kappa < 1 else 0.0
+        return missing if saving_ns > cost_ns else 0
 
     def release_ns(self, rows: int, oldest_ns: int, deadline_ns: int | None) -> int:
         """Until when to wait for `missing` rows.
@@ -140,18 +146,29 @@ class Gather:
         batches_before = queued_rows // self._rows_max
         return int(min(ends_ns) + batches_before * self.profile.mean_ns(self._rows_max) / len(ends_ns))
 
-    def _bursts(self) -> bool:
-        return self._returning >= _RETURN_MIN and self._early >= _EARLY_MIN
+    def _see(self, present: int) -> None:
+        """Exponentially weighted mean and variance (West 1979); the first one counts as varied."""
+        if not self._present:
+            self._present = self._present_variance = present
+        difference = present - self._present
+        step = _ALPHA_SPREAD * difference
+        self._present += step
+        self._present_variance = (1 - _ALPHA_SPREAD) * (self._present_variance + difference * step)
+
+    def _is_closed(self) -> bool:
+        """Whether those who send now are those who were answered just before."""
+        return self._returning >= _RETURN_MIN and self._present_variance <= _SPREAD_MAX * self._present
 
 
-# A trial: so many blocks of each kind in turn, each of so many batches, the first of which belong to the kind before.
+# A trial: rounds of a block for each hold, each of so many batches, the first of which belong to the block before.
 _ROUNDS = 3
+_HOPELESS = 0.8  # of the best: not tried in the further rounds
 _BLOCK = 10
 _SKIPPED = 2
 _FIRST_TRIAL = 16  # batches before it
-_SETTLED_MIN = 128  # batches between two trials, doubled each time that one changes nothing
-_SETTLED_MAX = 4096
-_MARGIN = 1.03  # by which a hold must beat not holding
+_SETTLED_MIN = 128  # batches between two trials, four times as many each time that one changes nothing
+_SETTLED_MAX = 8192
+_MARGIN = 1.03  # by which another hold must beat the present one, and any hold none
 _CHANGED = 1.5  # rows per batch, up or down: another load, to which the last trial says nothing
 
 
@@ -180,7 +197,8 @@ class Trials:
         self._now = 0  # the hold of the block under way, or the best
         self._settled = _SETTLED_MIN
         self._left = _FIRST_TRIAL  # batches until the next trial, or of the block under way
-        self._blocks = 0  # that are left of the trial; 0: there is none
+        self._blocks: list[int] = []  # the holds that are left to try in this round
+        self._rounds = 0  # that are left of the trial, with this one; 0: there is none
         self._scores: list[_Score] = []
         self._start_ns = 0  # of what is measured in this block
         self._mean_rows = 0.0
@@ -190,27 +208,28 @@ class Trials:
     def kappa(self) -> float:
         return self._kappas[self._now]
 
-    def count(self, rows: int, sojourn_ns: int, now_ns: int, bursts: bool) -> None:
-        """A batch has ended. Only where clients come in bursts is there anything to try."""
+    def count(self, rows: int, sojourn_ns: int, now_ns: int, closed: bool) -> None:
+        """A batch has ended. Only where clients return is there anything to try."""
         self._mean_rows += 0.05 * (rows - self._mean_rows)
-        if self._blocks:
+        if self._rounds:
             self._measure(rows, sojourn_ns, now_ns)
             return
-        if not bursts:
+        if not closed:
             return
         self._left -= 1
         if self._left > _FIRST_TRIAL and self._has_changed():
             self._left, self._settled = _FIRST_TRIAL, _SETTLED_MIN
         if self._left <= 0:
             self._scores = [_Score() for _ in self._kappas]
-            self._blocks = _ROUNDS * len(self._kappas)
+            self._rounds = _ROUNDS
+            self._blocks = list(range(len(self._kappas)))
             self._begin_block()
 
     def _has_changed(self) -> bool:
         return not self._trial_rows / _CHANGED <= self._mean_rows <= self._trial_rows * _CHANGED
 
     def _begin_block(self) -> None:
-        self._now = (self._now + 1) % len(self._kappas)
+        self._now = self._blocks.pop()
         self._left = _BLOCK
 
     def _measure(self, rows: int, sojourn_ns: int, now_ns: int) -> None:
@@ -224,19 +243,24 @@ class Trials:
         if self._left:
             return
         score.wall_ns += now_ns - self._start_ns
-        self._blocks -= 1
         if self._blocks:
             self._begin_block()
-        else:
-            self._settle()
-
-    def _settle(self) -> None:
+            return
+        self._rounds -= 1
         powers = [score.power for score in self._scores]
+        if self._rounds:
+            self._blocks = [at for at, power in enumerate(powers) if power >= _HOPELESS * max(powers)]
+            self._begin_block()
+        else:
+            self._settle(powers)
+
+    def _settle(self, powers: Sequence[float]) -> None:
         best = max(range(len(powers)), key=powers.__getitem__)
+        if powers[best] < _MARGIN * powers[self._best]:
+            best = self._best
         if powers[best] < _MARGIN * powers[0]:
             best = 0
-        same = best == self._best
-        self._settled = min(2 * self._settled, _SETTLED_MAX) if same else _SETTLED_MIN
+        self._settled = min(4 * self._settled, _SETTLED_MAX) if best == self._best else _SETTLED_MIN
         self._best = self._now = best
         self._left = self._settled
         self._trial_rows = self._mean_rows

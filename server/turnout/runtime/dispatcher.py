@@ -122,6 +122,7 @@ class Ticket:
             account.last_success_ns = now_ns
         if self._entry is not None:
             self._lease.cargo.batcher.release(self._entry)
+            self._entry = None  # it holds this ticket: the tensors of both would wait for the garbage collector
         self._lease.slot.release()
 
     def _response(self, answer: Answer) -> InferenceResponse:

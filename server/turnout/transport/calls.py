@@ -75,7 +75,8 @@ class Calls:
         except asyncio.CancelledError:
             if not call.late:
                 raise
-            call.task.uncancel()
+            if call.task is not None:
+                call.task.uncancel()
             raise ServingError(
                 Reason.DEADLINE_EXCEEDED,
                 f"the request took longer than {self._limits.transfer_timeout_s} s to arrive: send it faster",
@@ -114,7 +115,8 @@ class Calls:
                 return
             del self._transfers[call]
             call.late = True
-            call.task.cancel()
+            if call.task is not None:
+                call.task.cancel()
 
 
 class Call:
@@ -125,7 +127,7 @@ class Call:
     def __init__(self, calls: Calls) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self.task: asyncio.Task[Any] = task
+        self.task: asyncio.Task[Any] | None = task
         self.late = False
         self._calls = calls
         self._bytes = 0
@@ -141,3 +143,4 @@ class Call:
     def end(self, _: Any) -> None:
         self.let_go(self._bytes)
         self._calls.ended(self)
+        self.task = None  # gRPC's context and its callbacks are a cycle: what they hold waits to be collected

@@ -1,277 +1,191 @@
 """ModelInferRequest to InferenceRequest and InferenceResponse to ModelInferResponse.
 
-Tensors come in as views over the received bytes and leave with exactly one copy, into the message. What a model
-takes is checked later, against its signature; here only the message itself is.
+Large tensors come in as views over the received bytes, and leave with exactly one copy, into the message. What repeats
+from message to message is read and written once: see `plan` for requests; for answers, below.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Sequence, Sized
-from dataclasses import dataclass
+import random
+from collections import OrderedDict
+from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from turnout.core.errors import Reason, ServingError
-from turnout.core.ids import Revision, parse_version
+from turnout.core.ids import Revision
 from turnout.core.tensors import InferenceRequest, InferenceResponse
+from turnout.transport import framing
+from turnout.transport.plan import DecodeLimits, InputPlan, Plan, invalid, plan_of, version_of
 from turnout_wire.gen import grpc_service_pb2 as pb
-from turnout_wire.tensors import RANK_MAX, Array, DataType, TensorError, from_contents, from_raw, to_raw
+from turnout_wire.tensors import Array, DataType, TensorError, from_contents, from_raw, to_bytes, to_raw
 from turnout_wire.varint import to_varint
 
+__all__ = ["Asked", "DecodeLimits", "Received", "Requests", "encode", "encode_stream_error", "version_of"]
+
 MESSAGE_BYTES_MAX = 2**31 - 1  # gRPC's own limit
+# Headers of requests whose plans are kept. A plan takes up to about thirty times its header.
+_PLANS_MAX = 1024
+_PLANNED_BYTES_MAX = 1 << 18
+_COPIED_BYTES_MAX = 1 << 14  # up to here a copy costs less than to find out whether there has to be one
 _BYTES = DataType.BYTES
 _FRAME_BYTES_MAX = 16  # a streamed answer's own tag and length
-_RAW_OUTPUT_TAG = b"\x32"  # ModelInferResponse.raw_output_contents: field 6, length-delimited
-_INFER_RESPONSE_TAG = b"\x12"  # ModelStreamInferResponse.infer_response: field 2, length-delimited
-# The kinds that request parameters come in. Those of sequences mean nothing here, but must be well-formed.
-_INTEGERS = ("int64_param", "uint64_param")
-_KINDS = {
-    "timeout": ("int64_param",),
-    "priority": _INTEGERS,
-    "sequence_id": (*_INTEGERS, "string_param"),
-    "sequence_start": ("bool_param",),
-    "sequence_end": ("bool_param",),
-    "triton_enable_empty_final_response": ("bool_param",),
-}
-_SHARED_MEMORY_KEYS = frozenset({"shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"})
-_Tensor: TypeAlias = "pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor"
+_ID_TAG = b"\x1a"  # ModelInferResponse.id: field 3, length-delimited
+_RAW_OUTPUT_TAG = b"\x32"  # ModelInferResponse.raw_output_contents: field 6
+_INFER_RESPONSE_TAG = b"\x12"  # ModelStreamInferResponse.infer_response: field 2
+_mint = random.Random().getrandbits  # noqa: S311 - seeded by the system; an id tells requests apart, and is no secret
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """What of one request Python reads one by one, on the loop that everybody shares, or keeps; each bound has its flag
-    in config.py. Other tensors are not read at all here."""
+class Requests:
+    """Reads ModelInferRequests. Keeps the plans of those whose tensors came raw, by the bytes of their headers."""
 
-    bytes_elements_max: int
-    typed_elements_max: int
-    names_max: int = 1024  # inputs, outputs and parameters, each
-    id_characters_max: int = 1024
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._plans: OrderedDict[bytes, Plan] = OrderedDict()  # the least recently used first
+        self._planned_bytes = 0
+
+    def read(self, data: bytes) -> Received:
+        """The request in a message; whether it can be served is found out by `Received.request`.
+
+        Raises:
+            DecodeError: it is no ModelInferRequest.
+        """
+        frame = framing.walk(data)
+        if frame is None or not frame.spans:  # typed contents are in the header: no two of them are equal
+            return self.parse(data)
+        header, request_id, spans = frame
+        plan = self._plans.get(header)
+        if plan is None:
+            plan = plan_of(pb.ModelInferRequest.FromString(header), True, self._limits)
+            if plan.refusal is None:
+                self._keep(header, plan)
+        else:
+            self._plans.move_to_end(header)
+        contents = [(data, start, size) for start, size in spans[: len(plan.inputs)]]
+        return Received(plan, request_id, contents, len(spans), self._limits)
+
+    def parse(self, data: bytes) -> Received:
+        """The same by way of the generated parser, for any message."""
+        message = pb.ModelInferRequest.FromString(data)
+        count = len(message.raw_input_contents)
+        plan = plan_of(message, bool(count), self._limits)
+        contents = [(raw, 0, len(raw)) for raw in message.raw_input_contents[: len(plan.inputs)]]
+        return Received(plan, message.id, contents, count, self._limits, None if count else message)
+
+    def _keep(self, header: bytes, plan: Plan) -> None:
+        self._plans[header] = plan
+        self._planned_bytes += len(header)
+        while len(self._plans) > _PLANS_MAX or self._planned_bytes > _PLANNED_BYTES_MAX:
+            oldest, _ = self._plans.popitem(last=False)
+            self._planned_bytes -= len(oldest)
 
 
-def decode(
-    message: pb.ModelInferRequest,
-    deadline_ns: int | None,
-    limits: DecodeLimits,
-    version: int | None = None,
-    slot: str | None = None,
-) -> InferenceRequest:
-    """The request in a message. The arrays are views over its raw contents, BYTES and typed contents apart.
+class Received:
+    """A request message. Holds the received bytes: whoever has taken the request lets go of this.
 
     Args:
-        version, slot: the pins, which the caller has read and found to be there.
-
-    Raises:
-        ServingError: INVALID_REQUEST or UNSUPPORTED, naming the tensor or parameter.
+        contents: where the raw contents of the inputs are: within which bytes, from where, how many.
+        contents_count: how many the message has.
+        message: where the inputs have typed contents.
     """
-    request_id = message.id  # once: each access makes another copy
-    if len(request_id) > limits.id_characters_max:
-        raise _invalid(f"the id has {len(request_id)} characters, the limit is {limits.id_characters_max}")
-    _refuse_crowd("parameters", message.parameters, limits)
-    _refuse_crowd("inputs", message.inputs, limits)
-    _refuse_crowd("outputs", message.outputs, limits)
-    timeout_us, priority = _parameters(message)
-    _refuse_twice("input", message.inputs)
-    _refuse_twice("output", message.outputs)
-    inputs = _inputs(message, limits)
-    outputs, classes = _outputs(message, limits)
-    return InferenceRequest(
-        model=message.model_name,
-        inputs=inputs,
-        outputs=outputs,
-        version=version,
-        slot=slot,
-        request_id=request_id,
-        inference_id=request_id or secrets.token_hex(8),
-        deadline_ns=deadline_ns,
-        timeout_ns=timeout_us * 1000,
-        priority=priority,
-        classes=classes,
-    )
 
+    __slots__ = ("_contents", "_contents_count", "_limits", "_message", "plan", "request_id")
 
-def encode(request: InferenceRequest, response: InferenceResponse, *, identity: bool, streamed: bool = False) -> bytes:
-    """The serialised ModelInferResponse: raw outputs, and with `identity` who answered. `streamed` marks it as the only
-    answer of its request, and puts it into a ModelStreamInferResponse.
+    def __init__(
+        self,
+        plan: Plan,
+        request_id: str,
+        contents: Sequence[tuple[bytes, int, int]],
+        contents_count: int,
+        limits: DecodeLimits,
+        message: pb.ModelInferRequest | None = None,
+    ) -> None:
+        self.plan = plan
+        self.request_id = request_id
+        self._contents = contents
+        self._contents_count = contents_count
+        self._limits = limits
+        self._message = message
 
-    Raises:
-        ServingError: RESPONSE_TOO_LARGE.
-    """
-    header = pb.ModelInferResponse(
-        model_name=request.model, model_version=str(response.revision.version), id=request.request_id
-    )
-    if identity:
-        header.parameters["inference_id"].string_param = request.inference_id
-    if streamed:
-        header.parameters["triton_final_response"].bool_param = True
-    parts: list[bytes | memoryview] = [b""]
-    if identity:
-        parts.append(_identity(response.slot, response.revision, response.generation))
-    for spec, array in response.outputs:
-        header.outputs.add(name=spec.name, datatype=spec.datatype.value, shape=array.shape)
-        raw = to_raw(array, spec.datatype)
-        parts += (_RAW_OUTPUT_TAG, to_varint(len(raw)), raw)
-    parts[0] = header.SerializeToString()
-    length = sum(map(len, parts))
-    if streamed:
-        parts.insert(0, _INFER_RESPONSE_TAG + to_varint(length))
-    if length > MESSAGE_BYTES_MAX - _FRAME_BYTES_MAX:
-        raise ServingError(
-            Reason.RESPONSE_TOO_LARGE,
-            f"the answer of {length} bytes is above gRPC's limit of {MESSAGE_BYTES_MAX}: ask for fewer rows or outputs",
+    def request(self, deadline_ns: int | None, version: int | None = None, slot: str | None = None) -> InferenceRequest:
+        """The request. Its arrays cannot be written; where one is not a copy, it is a view over the message.
+
+        Args:
+            version, slot: the pins, which the caller has read and found to be there.
+
+        Raises:
+            ServingError: INVALID_REQUEST or UNSUPPORTED, naming the tensor or parameter.
+        """
+        plan, request_id = self.plan, self.request_id
+        if len(request_id) > self._limits.id_characters_max:
+            raise invalid(f"the id has {len(request_id)} characters, the limit is {self._limits.id_characters_max}")
+        inputs = self._inputs()
+        if plan.refusal is not None:
+            raise ServingError(*plan.refusal)
+        return InferenceRequest(
+            model=plan.model,
+            inputs=inputs,
+            outputs=plan.outputs,
+            version=version,
+            slot=slot,
+            request_id=request_id,
+            inference_id=request_id or f"{_mint(64):016x}",
+            deadline_ns=deadline_ns,
+            timeout_ns=plan.parameters.timeout_ns,
+            priority=plan.parameters.priority,
+            classes=plan.classes,
         )
-    return b"".join(parts)
 
-
-@lru_cache(maxsize=256)
-def _identity(slot: str, revision: Revision, generation: int) -> bytes:
-    """The response parameters that are the same for every answer of a slot: fields may be split over a message."""
-    part = pb.ModelInferResponse()
-    part.parameters["turnout_slot"].string_param = slot
-    part.parameters["turnout_revision"].string_param = str(revision)
-    part.parameters["turnout_generation"].int64_param = generation
-    return part.SerializeToString()
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What an error inside a stream says of the request that it belongs to; no more than a bound of each."""
-
-    model_name: str = ""
-    model_version: str = ""
-    request_id: str = ""
-
-    @classmethod
-    def of(cls, message: pb.ModelInferRequest, characters_max: int) -> Asked:
-        texts = (message.model_name, message.model_version, message.id)
-        return cls(*(text[:characters_max] for text in texts))
-
-
-def encode_stream_error(asked: Asked, error: ServingError) -> bytes:
-    """An error inside a stream, which stays open: the text, and the request it belongs to."""
-    reply = pb.ModelStreamInferResponse(error_message=error.message)
-    reply.infer_response.model_name = asked.model_name
-    reply.infer_response.model_version = asked.model_version
-    reply.infer_response.id = asked.request_id
-    reply.infer_response.parameters["triton_final_response"].bool_param = True
-    return reply.SerializeToString()
-
-
-def version_of(text: str) -> int | None:
-    """The version that a message names; none when it is empty.
-
-    Raises:
-        ServingError: INVALID_REQUEST.
-    """
-    if not text:
-        return None
-    version = parse_version(text)
-    if version is None:
-        raise _invalid(f"model version '{text[:64]}' is not a number from 1 without sign or leading zero")
-    return version
-
-
-def _parameters(message: pb.ModelInferRequest) -> tuple[int, int]:
-    """Check the request parameters; returns the queue timeout in microseconds and the priority, 0: none."""
-    timeout_us = priority = 0
-    for key, value in message.parameters.items():
-        kind = value.WhichOneof("parameter_choice")
-        if kind is None:
-            raise _invalid(f"parameter '{key[:64]}' has no value")
-        if key == "headers" or (key.startswith("triton_") and key not in _KINDS):
-            raise _invalid(f"parameter '{key[:64]}' is reserved: choose another name")
-        if kind not in _KINDS.get(key, kind):
-            raise _invalid(f"parameter '{key}' is a {kind}, it must be {' or '.join(_KINDS[key])}")
-        if key == "timeout":
-            timeout_us = value.int64_param
-        elif key == "priority":
-            priority = value.uint64_param if kind == "uint64_param" else value.int64_param
-        if min(timeout_us, priority) < 0:
-            raise _invalid(f"parameter '{key}' is {value.int64_param}, it must be 0 or more")
-    return timeout_us, priority
-
-
-def _refuse_crowd(what: str, things: Sized, limits: DecodeLimits) -> None:
-    if len(things) > limits.names_max:
-        raise _invalid(f"the request has {len(things)} {what}, the limit is {limits.names_max}")
-
-
-def _refuse_twice(
-    what: str,
-    tensors: Iterable[pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor],
-) -> None:
-    names: set[str] = set()
-    for tensor in tensors:
-        if tensor.name in names:
-            raise _invalid(f"{what} '{tensor.name}' is given twice")
-        names.add(tensor.name)
-
-
-def _inputs(message: pb.ModelInferRequest, limits: DecodeLimits) -> dict[str, Array]:
-    raw = message.raw_input_contents
-    strings = typed = 0
-    if raw and len(raw) < len(message.inputs):
-        raise _invalid(f"the request has {len(message.inputs)} inputs and only {len(raw)} raw_input_contents")
-    inputs: dict[str, Array] = {}
-    for index, tensor in enumerate(message.inputs):
-        name = tensor.name
-        if len(tensor.shape) > RANK_MAX:  # before anything walks over them
-            raise _invalid(
-                f"input '{name}': {len(tensor.shape)} dimensions, at most {RANK_MAX} are allowed: merge some"
-            )
-        _refuse_crowd(f"parameters of input '{name}'", tensor.parameters, limits)
-        if tensor.parameters and (shared := _SHARED_MEMORY_KEYS.intersection(tensor.parameters)):
-            raise _unsupported(
-                f"input '{name}': parameter '{min(shared)}': Turnout has no shared memory, send the data"
-            )
+    def _inputs(self) -> dict[str, Array]:
+        planned, count = self.plan.inputs, self._contents_count
+        if 0 < count < self.plan.inputs_count:
+            raise invalid(f"the request has {self.plan.inputs_count} inputs and only {count} raw_input_contents")
+        inputs: dict[str, Array] = {}
+        index = 0
         try:
-            datatype = DataType(tensor.datatype)
-        except ValueError:
-            known = ", ".join(d.value for d in DataType)
-            raise _invalid(f"input '{name}' has unknown datatype '{tensor.datatype[:32]}', known: {known}") from None
-        if datatype is _BYTES:
-            strings += _count(tensor.shape)
-            if strings > limits.bytes_elements_max:
-                raise _too_many(name, strings, "BYTES elements", limits.bytes_elements_max)
-        try:
-            if raw:
-                if tensor.HasField("contents"):
-                    raise _invalid(f"input '{name}' has contents, and the request has raw_input_contents: use one")
-                array = from_raw(raw[index], datatype, tensor.shape)
+            if self._message is None:
+                for index, (data, start, size) in enumerate(self._contents):
+                    inputs[planned[index].name] = _array(planned[index], data, start, size)
             else:
-                typed += _count(tensor.shape)
-                if typed > limits.typed_elements_max:
-                    raise _too_many(name, typed, "typed elements", limits.typed_elements_max)
-                array = _typed(tensor, datatype)
-            inputs[name] = _text(array) if datatype is _BYTES else array
+                for index, tensor in enumerate(self._message.inputs[: len(planned)]):
+                    inputs[planned[index].name] = _typed(planned[index], tensor)
         except TensorError as error:
-            raise _invalid(f"input '{name}': {error}") from None
-    return inputs
+            raise invalid(f"input '{planned[index].name}': {error}") from None
+        return inputs
 
 
-def _count(shape: Sequence[int]) -> int:
-    """Elements of a shape as far as it makes sense; whether it does is checked with the data."""
-    dims = shape[:]
-    return prod(dims) if len(dims) <= RANK_MAX and min(dims, default=0) >= 0 else 0
+def _array(plan: InputPlan, data: bytes, start: int, size: int) -> Array:
+    """The tensor in `size` bytes of `data`.
+
+    A view where it is large, is most of the bytes that it would keep alive, and lies where a load of its elements is
+    defined in C: a batch of one goes to the model as it is. A copy otherwise.
+    """
+    array: Array
+    if size > _COPIED_BYTES_MAX and size == plan.size and size > len(data) // 2:
+        array = np.ndarray(plan.dims, plan.dtype, data, start)
+        if array.flags.aligned:
+            return array
+    raw = data[start : start + size]  # itself, if that is all of it; memory for the widest element
+    if size == plan.size:
+        return np.ndarray(plan.dims, plan.dtype, raw)
+    array = from_raw(raw, plan.datatype, plan.dims)
+    return _text(array) if plan.datatype is _BYTES else array
 
 
-def _too_many(name: str, count: int, what: str, limit: int) -> ServingError:
-    return _invalid(f"input '{name}': with it the request has {count} {what}, the limit is {limit}: split it")
-
-
-def _typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: DataType) -> Array:
+def _typed(plan: InputPlan, tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
+    datatype = plan.datatype
     fields = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
     expected = datatype.contents_field
     if expected is None:
         raise TensorError(f"{datatype.value} has no typed contents: use raw_input_contents")
     if any(field != expected for field in fields):
         raise TensorError(f"{datatype.value} belongs into {expected} alone, the contents hold {', '.join(fields)}")
-    if not tensor.HasField("contents") and 0 not in tensor.shape:
+    if not tensor.HasField("contents") and 0 not in plan.dims:
         raise TensorError("it has no data: send raw_input_contents or contents")
-    return from_contents(getattr(tensor.contents, expected), datatype, tensor.shape)
+    array = from_contents(getattr(tensor.contents, expected), datatype, plan.dims)
+    return _text(array) if datatype is _BYTES else array
 
 
 def _text(array: Array) -> Array:
@@ -286,25 +200,95 @@ def _text(array: Array) -> Array:
     return text
 
 
-def _outputs(message: pb.ModelInferRequest, limits: DecodeLimits) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The requested outputs in order, and of how many classes those are that ask for a classification."""
-    classes: dict[str, int] = {}
-    for tensor in message.outputs:
-        _refuse_crowd(f"parameters of output '{tensor.name}'", tensor.parameters, limits)
-        for key, value in tensor.parameters.items():
-            if key in _SHARED_MEMORY_KEYS:
-                raise _unsupported(f"output '{tensor.name}': parameter '{key}': Turnout has no shared memory, leave it")
-            if key != "classification":
-                continue
-            if value.WhichOneof("parameter_choice") != "int64_param" or value.int64_param < 1:
-                raise _invalid(f"output '{tensor.name}': parameter 'classification' must be an int64 from 1")
-            classes[tensor.name] = value.int64_param
-    return tuple(tensor.name for tensor in message.outputs), classes
+def encode(request: InferenceRequest, response: InferenceResponse, *, identity: bool, streamed: bool = False) -> bytes:
+    """The serialised ModelInferResponse: raw outputs, and with `identity` who answered. `streamed` marks it as the only
+    answer of its request, and puts it into a ModelStreamInferResponse.
+
+    Raises:
+        ServingError: RESPONSE_TOO_LARGE.
+    """
+    names, parameters = _answerer(
+        request.model, response.slot, response.revision, response.generation, identity, streamed
+    )
+    parts: list[bytes | memoryview] = [names]
+    if request.request_id:
+        text = request.request_id.encode()
+        parts += (_ID_TAG, to_varint(len(text)), text)
+    parts.append(parameters)
+    if identity:
+        text = request.inference_id.encode()
+        parts += (_inference_id_head(len(text)), text)
+    contents: list[bytes | memoryview] = []
+    for spec, array in response.outputs:
+        parts.append(_output(spec.name, spec.datatype, array.shape))
+        small = array.nbytes <= _COPIED_BYTES_MAX
+        raw = to_bytes(array, spec.datatype) if small else to_raw(array, spec.datatype)
+        contents += (_RAW_OUTPUT_TAG, to_varint(len(raw)), raw)
+    parts += contents
+    length = sum(map(len, parts))
+    if streamed:
+        parts.insert(0, _INFER_RESPONSE_TAG + to_varint(length))
+    if length > MESSAGE_BYTES_MAX - _FRAME_BYTES_MAX:
+        raise ServingError(
+            Reason.RESPONSE_TOO_LARGE,
+            f"the answer of {length} bytes is above gRPC's limit of {MESSAGE_BYTES_MAX}: ask for fewer rows or outputs",
+        )
+    return b"".join(parts)
 
 
-def _invalid(message: str) -> ServingError:
-    return ServingError(Reason.INVALID_REQUEST, message)
+@lru_cache(maxsize=256)
+def _answerer(
+    model: str, slot: str, revision: Revision, generation: int, identity: bool, streamed: bool
+) -> tuple[bytes, bytes]:
+    """What is the same in every answer of a slot: the fields before the id, and the parameters."""
+    names = pb.ModelInferResponse(model_name=model, model_version=str(revision.version))
+    rest = pb.ModelInferResponse()
+    if identity:
+        rest.parameters["turnout_slot"].string_param = slot
+        rest.parameters["turnout_revision"].string_param = str(revision)
+        rest.parameters["turnout_generation"].int64_param = generation
+    if streamed:
+        rest.parameters["triton_final_response"].bool_param = True
+    return names.SerializeToString(), rest.SerializeToString()
 
 
-def _unsupported(message: str) -> ServingError:
-    return ServingError(Reason.UNSUPPORTED, message)
+@lru_cache(maxsize=1024)
+def _output(name: str, datatype: DataType, shape: tuple[int, ...]) -> bytes:
+    """The description of an output: clients send the same shapes again and again."""
+    part = pb.ModelInferResponse()
+    part.outputs.add(name=name, datatype=datatype.value, shape=shape)
+    return part.SerializeToString()
+
+
+@lru_cache(maxsize=256)
+def _inference_id_head(size: int) -> bytes:
+    """What comes before the text of the parameter `inference_id`: an entry (field 4) of key (1) and value (2), which is
+    an InferParameter with a text (3)."""
+    text = b"\x1a" + to_varint(size)
+    key = b"\x0a\x0cinference_id\x12" + to_varint(len(text) + size)
+    return b"\x22" + to_varint(len(key) + len(text) + size) + key + text
+
+
+class Asked(NamedTuple):
+    """What an error inside a stream says of the request that it belongs to; no more than a bound of each."""
+
+    model_name: str = ""
+    model_version: str = ""
+    request_id: str = ""
+
+    @classmethod
+    def of(cls, received: Received, characters_max: int) -> Asked:
+        plan = received.plan
+        return cls(
+            plan.model[:characters_max], plan.model_version[:characters_max], received.request_id[:characters_max]
+        )
+
+
+def encode_stream_error(asked: Asked, error: ServingError) -> bytes:
+    """An error inside a stream, which stays open: the text, and the request it belongs to."""
+    reply = pb.ModelStreamInferResponse(error_message=error.message)
+    reply.infer_response.model_name = asked.model_name
+    reply.infer_response.model_version = asked.model_version
+    reply.infer_response.id = asked.request_id
+    reply.infer_response.parameters["triton_final_response"].bool_param = True
+    return reply.SerializeToString()

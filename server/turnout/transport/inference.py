@@ -13,7 +13,6 @@ from turnout.runtime.ports import ClockNs, Observer
 from turnout.transport import codec
 from turnout.transport.calls import Call, CallLimits, Calls
 from turnout.transport.status import Context, as_refusal
-from turnout_wire.gen import grpc_service_pb2 as pb
 
 SLOT_PIN = "turnout-slot"  # request metadata
 _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is lost
@@ -44,7 +43,8 @@ class InferenceHandlers:
         self._dispatcher = dispatcher
         self._clock_ns = clock_ns
         self._observer = observer
-        self._limits = limits
+        self._requests = codec.Requests(limits)
+        self._id_characters_max = limits.id_characters_max
         self._identity = identity
         self._stream_inflight_max = stream_inflight_max
         self._readers: set[asyncio.Task[None]] = set()
@@ -84,8 +84,9 @@ class InferenceHandlers:
         self._refuse_when_closed()
         self._calls.refuse_beyond_bounds()
         raw = await self._calls.receive(call, context)
-        request = self._decode(pb.ModelInferRequest.FromString(raw), context)
-        del raw
+        slot = _metadata(context, SLOT_PIN)
+        request = self._decode(self._requests.read(raw), slot, context)
+        del raw  # what the request does not hold is not kept while it waits
         answer = codec.encode(request, await self._answer(request), identity=self._identity)
         return self._calls.answered(call, answer)
 
@@ -95,10 +96,11 @@ class InferenceHandlers:
         call = self._calls.begin(context)
         self._calls.refuse_beyond_bounds()
         end_on_error = _metadata(context, _END_ON_ERROR) == "true"
+        slot = _metadata(context, SLOT_PIN)
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._stream_inflight_max)
         async with _Tasks() as tasks:
-            reader = tasks.start(self._read(raws, context, call, places, answers, tasks))
+            reader = tasks.start(self._read(raws, context, call, slot, places, answers, tasks))
             self._readers.add(reader)
             reader.add_done_callback(self._readers.discard)
             reader.add_done_callback(lambda _: answers.put_nowait(None))  # however it ends: even before it began
@@ -123,24 +125,26 @@ class InferenceHandlers:
         raws: AsyncIterator[bytes],
         context: Context,
         call: Call,
+        slot: str | None,
         places: asyncio.Semaphore,
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None],
         tasks: _Tasks,
     ) -> None:
         await places.acquire()
         async for raw in raws:
-            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call)))
+            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call, slot)))
             await places.acquire()
 
-    async def _answer_streamed(self, raw: bytes, context: Context, call: Call) -> bytes | _StreamError:
-        message = pb.ModelInferRequest()
+    async def _answer_streamed(
+        self, raw: bytes, context: Context, call: Call, slot: str | None
+    ) -> bytes | _StreamError:
         asked = codec.Asked()
         try:
-            message.MergeFromString(raw)
-            asked = codec.Asked.of(message, self._limits.id_characters_max)
+            received = self._requests.read(raw)
+            asked = codec.Asked.of(received, self._id_characters_max)
             self._calls.refuse_beyond_bounds()
-            request = self._decode(message, context)
-            del raw, message  # what the request does not hold is not kept while it waits
+            request = self._decode(received, slot, context)
+            del raw, received  # as above
             answer = codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
             call.hold(len(answer))
             return answer
@@ -151,14 +155,13 @@ class InferenceHandlers:
         if self._closed:
             raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
 
-    def _decode(self, message: pb.ModelInferRequest, context: Context) -> InferenceRequest:
+    def _decode(self, received: codec.Received, slot: str | None, context: Context) -> InferenceRequest:
         """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
-        version = codec.version_of(message.model_version)
-        slot = _metadata(context, SLOT_PIN)
-        self._dispatcher.find(message.model_name, version, slot)
+        version = codec.version_of(received.plan.model_version)
+        self._dispatcher.find(received.plan.model, version, slot)
         remaining_s = context.time_remaining()
         deadline_ns = None if remaining_s is None else self._clock_ns() + int(remaining_s * 1e9)
-        return codec.decode(message, deadline_ns, self._limits, version, slot)
+        return received.request(deadline_ns, version, slot)
 
     async def _answer(self, request: InferenceRequest) -> InferenceResponse:
         loop = asyncio.get_running_loop()
