@@ -15,7 +15,7 @@ from turnout.runtime.ports import ClockNs, Worker
 # as much CPU as several requests, which shows where batches are small. mlp_small, 32 clients, server on one core: woken
 # at each turn 950 us of CPU a request (1.7 rows a batch), so 580 us (8.5 rows).
 _QUIET_TURNS = 4
-_LINGER_NS_MAX = 4_000_000
+_LINGER_NS_MAX = 5_000_000
 
 P = ParamSpec("P")
 T = TypeVar("T")

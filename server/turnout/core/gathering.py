@@ -18,7 +18,7 @@ _ALPHA = 0.1  # of the averages over batches
 _ALPHA_SPREAD = 0.02  # of the mean and variance of rows in the server
 _RETURN_MIN = 0.5  # share of a batch's rows that must come back within the time of a run
 # Rows in the server when a run ends, variance over mean: closed loops keep it near 0, as everybody is always there;
-# independent arrivals have 0.6 and more, where so many come that `_RETURN_MIN` is met.
+# independent arrivals have 0.5 and more, where so many come that `_RETURN_MIN` is met.
 _SPREAD_MAX = 0.4
 _QUIET_NS_MIN = 50_000  # timed waits of a thread are not finer
 _GUARD_NS = 500_000  # between the end of a hold and the earliest deadline, beside the run itself
