@@ -78,17 +78,23 @@ fuzz-smoke: $(STAMP)
 fuzz-merge: $(STAMP) ## Take over into tests/fuzz/corpus/ what fuzzing found that reaches more code
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --merge
 
+BENCH = $(BIN)/python loadtests/bench.py $(if $(FIGURES),--figures $(FIGURES)) $(addprefix --peer ,$(PEER))
+
 .PHONY: bench
-bench: $(STAMP) ## Measure the server against a bare gRPC echo (about 3 minutes); writes build/bench.json
-	$(BIN)/python loadtests/overhead.py --rounds 9 --seconds 8
+bench: $(STAMP) ## Measure every figure (under 25 minutes); writes build/bench.json. FIGURES="…" only those, PEER="NAME=HOST:PORT …" others too
+	$(BENCH) --plan full
 
 .PHONY: bench-quick
-bench-quick: $(STAMP) ## The same in under a minute, with wider intervals
-	$(BIN)/python loadtests/overhead.py --rounds 5 --seconds 2
+bench-quick: $(STAMP) ## The same in under a minute, with fewer rounds and wider intervals
+	$(BENCH) --plan quick
 
 .PHONY: bench-smoke
 bench-smoke: $(STAMP)
-	$(BIN)/python loadtests/overhead.py --rounds 1 --seconds 0.5
+	$(BENCH) --plan smoke --output build/bench-smoke.json
+
+.PHONY: bench-compare
+bench-compare: $(STAMP) ## Compare build/bench.json with OLD=…, an earlier one; fails where a figure is worse beyond the intervals
+	$(BIN)/python loadtests/compare.py $(OLD)
 
 .PHONY: models
 models: $(STAMP) ## Train and export the digits models again (about half a minute)

@@ -24,6 +24,10 @@ NETWORKS: dict[str, tuple[int, ...]] = {
     "mlp_big": (784, 4096, 4096, 10),  # 80 MB: the arithmetic dominates, and batching pays
 }
 
+IMAGE_SHAPE = (3, 224, 224)  # 602,112 bytes of FP32: what copies cost dominates
+IMAGE_OUTPUTS = 10
+IMAGE = "image_small"
+
 CONFIG = """\
 # Random weights, for load tests. Inputs and outputs are read from the model itself.
 max_batch_size: 32
@@ -62,6 +66,27 @@ def mlp(sizes: Sequence[int], seed: int = 0) -> onnx.ModelProto:
         inputs=[tensor("x", np.float32, "batch", sizes[0])],
         outputs=[tensor("y", np.float32, "batch", sizes[-1])],
         name="mlp",
+    )
+
+
+def image(seed: int = 0) -> onnx.ModelProto:
+    """Next to no arithmetic on a large input: the mean of each colour, and one dense layer over those three.
+
+    Input `x` FP32 [batch, 3, 224, 224], output `y` FP32 [batch, 10]. Every element has its part in the answer.
+    """
+    rng = np.random.default_rng(seed)
+    colours = IMAGE_SHAPE[0]
+    layer = Layer(
+        rng.standard_normal((colours, IMAGE_OUTPUTS), dtype=np.float32),
+        rng.standard_normal(IMAGE_OUTPUTS, dtype=np.float32),
+    )
+    nodes, weights = dense([layer], "means", "y")
+    return model(
+        [helper.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0), *nodes],
+        weights,
+        inputs=[tensor("x", np.float32, "batch", *IMAGE_SHAPE)],
+        outputs=[tensor("y", np.float32, "batch", IMAGE_OUTPUTS)],
+        name="image",
     )
 
 
@@ -113,17 +138,18 @@ def model(
 
 
 def write(name: str, out: Path) -> Path:
-    """Writes the network `name` of NETWORKS into the Triton-layout repository `out`; returns its folder."""
+    """Writes the network `name`, of NETWORKS or IMAGE, into the Triton-layout repository `out`; returns its folder."""
     folder = out / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
     (folder / "config.pbtxt").write_text(CONFIG)
-    onnx.save(mlp(NETWORKS[name]), folder / "1" / "model.onnx")
+    onnx.save(image() if name == IMAGE else mlp(NETWORKS[name]), folder / "1" / "model.onnx")
     return folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m zoo.networks", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=NETWORKS, metavar="NAME", help=", ".join(NETWORKS))
+    names = (*NETWORKS, IMAGE)
+    parser.add_argument("names", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--out", type=Path, required=True, help="the model repository to write into")
     arguments = parser.parse_args()
     for name in arguments.names:

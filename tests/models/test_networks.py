@@ -65,3 +65,12 @@ def test_the_big_network_runs_finite() -> None:
     proto = networks.mlp(networks.NETWORKS["mlp_big"])
     y = run(proto, np.random.default_rng(0).random((4, 784), dtype=np.float32))
     assert y.shape == (4, 10) and np.isfinite(y).all() and y.std() > 0
+
+
+def test_the_image_network_uses_every_element_of_its_input() -> None:
+    proto = networks.image()
+    weights, bias = (onnx.numpy_helper.to_array(array) for array in proto.graph.initializer)
+    x = np.random.default_rng(0).random((2, *networks.IMAGE_SHAPE), dtype=np.float32)
+    assert x[0].nbytes == 602_112
+    np.testing.assert_allclose(run(proto, x), x.mean((2, 3)) @ weights + bias, rtol=1e-4, atol=1e-5)
+    assert run(proto, x).shape == (2, networks.IMAGE_OUTPUTS)

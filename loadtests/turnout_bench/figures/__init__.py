@@ -1,0 +1,17 @@
+"""The figures of `make bench`, each a unit of its own, in the order in which they are measured."""
+
+from __future__ import annotations
+
+from turnout_bench.figures import ceiling, cost, efficiency, goodput, queueing, tail
+from turnout_bench.figures.figure import Figure, Measured
+
+FIGURES: tuple[Figure, ...] = (
+    *cost.FIGURES,
+    *efficiency.FIGURES,
+    *goodput.FIGURES,
+    *tail.FIGURES,
+    *queueing.FIGURES,
+    *ceiling.FIGURES,
+)
+
+__all__ = ["FIGURES", "Figure", "Measured"]

@@ -1,0 +1,92 @@
+"""How much is measured: the three sizes of a benchmark, every number of rounds and seconds in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rounds and seconds.
+
+    Attributes:
+        rounds, seconds, warmup_s: of closed loops against two contestants in turn; seconds are for each.
+        reference_s: of the in-process model in each round.
+        virtual_requests, virtual_seeds: of each simulated run; different arrivals for each seed.
+        confirm_rounds, confirm_s: of default policy and best fixed delay against real servers.
+        saturation_s: of each step of the search for it; `clients_max` bounds it.
+        sweep_loads: shares of saturation; the one at 0.7 must be there. `sweep_s` for each.
+        fixed_s: of each load against the model of fixed service time.
+        ceiling_s: of h2load in each round.
+    """
+
+    name: str
+    rounds: int
+    seconds: float
+    warmup_s: float
+    reference_s: float
+    virtual_requests: int
+    virtual_seeds: int
+    confirm_rounds: int
+    confirm_s: float
+    saturation_s: float
+    clients_max: int
+    sweep_loads: tuple[float, ...]
+    sweep_s: float
+    fixed_s: float
+    ceiling_s: float
+
+
+FULL = Plan(
+    name="full",
+    rounds=7,
+    seconds=8.0,
+    warmup_s=1.0,
+    reference_s=3.0,
+    virtual_requests=2500,
+    virtual_seeds=5,
+    confirm_rounds=3,
+    confirm_s=10.0,
+    saturation_s=3.0,
+    clients_max=256,
+    sweep_loads=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
+    sweep_s=10.0,
+    fixed_s=15.0,
+    ceiling_s=4.0,
+)
+QUICK = Plan(
+    name="quick",
+    rounds=3,
+    seconds=0.5,
+    warmup_s=0.15,
+    reference_s=0.3,
+    virtual_requests=400,
+    virtual_seeds=3,
+    confirm_rounds=1,
+    confirm_s=1.0,
+    saturation_s=0.4,
+    clients_max=32,
+    sweep_loads=(0.5, 0.7),
+    sweep_s=1.0,
+    fixed_s=1.5,
+    ceiling_s=0.5,
+)
+# Every line of code that a figure needs, and no claim to a result.
+SMOKE = Plan(
+    name="smoke",
+    rounds=1,
+    seconds=0.15,
+    warmup_s=0.05,
+    reference_s=0.02,
+    virtual_requests=60,
+    virtual_seeds=1,
+    confirm_rounds=1,
+    confirm_s=0.2,
+    saturation_s=0.1,
+    clients_max=8,
+    sweep_loads=(0.7,),
+    sweep_s=0.3,
+    fixed_s=0.3,
+    ceiling_s=0.2,
+)
+PLANS = {plan.name: plan for plan in (FULL, QUICK, SMOKE)}

@@ -1,0 +1,1 @@
+"""Programs that run as child processes of a measurement."""
