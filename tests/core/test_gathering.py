@@ -48,7 +48,7 @@ def test_those_who_are_expected_back_are_waited_for() -> None:
     gather.arrived(1, ended_ns + 100 * US)
     assert gather.missing(1) == 3
     release_ns = gather.release_ns(1, ended_ns + 100 * US, None)
-    assert release_ns == pytest.approx(ended_ns + 100 * US + 4 * 100 * US, rel=1e-3), "four gaps after the last"
+    assert release_ns == pytest.approx(ended_ns + 100 * US + 0.25 * COST[1], rel=1e-3), "a quarter of a run"
     for _ in range(3):
         gather.arrived(1, ended_ns + 400 * US)
     assert gather.missing(4) == 0, "all are back"

@@ -15,11 +15,13 @@ from turnout.core.profile import CostProfile
 KAPPAS = (0.0, 0.25, 1.0)  # the longest hold, as a share of the run that is held back; 0: eager
 
 _ALPHA = 0.1  # of the averages over batches
-_ALPHA_SPREAD = 0.02  # of the mean and variance of rows in the server
+_ALPHA_SPREAD = 0.02  # of the mean and variance of rows in the server, once there are as many runs
+_RUNS_MIN = 20  # before anything is said about them
 _RETURN_MIN = 0.5  # share of a batch's rows that must come back within the time of a run
 # Rows in the server when a run ends, variance over mean: closed loops keep it near 0, as everybody is always there;
 # independent arrivals have 0.5 and more, where so many come that `_RETURN_MIN` is met.
 _SPREAD_MAX = 0.4
+_QUIET_GAPS = 10  # between returning rows, without a further one: the last of 16 that come within 0.3 ms are late
 _QUIET_NS_MIN = 50_000  # timed waits of a thread are not finer
 _GUARD_NS = 500_000  # between the end of a hold and the earliest deadline, beside the run itself
 
@@ -61,6 +63,7 @@ class Gather:
         self._arrived_ns = 0  # the latest of all
         self._returning = 0.0
         self._gap_ns = 0.0  # between rows within the window
+        self._ends = 0
         self._present = 0.0  # rows in the server when a run ends: mean and variance
         self._present_variance = 0.0
 
@@ -126,7 +129,7 @@ class Gather:
             deadline_ns: the earliest deadline among them.
         """
         # Measured from the last arrival alone, the hold would already be over when a run ends.
-        quiet_ns = max(self._ended_ns, self._arrived_ns) + max(int(4 * self._gap_ns), _QUIET_NS_MIN)
+        quiet_ns = max(self._ended_ns, self._arrived_ns) + max(int(_QUIET_GAPS * self._gap_ns), _QUIET_NS_MIN)
         patience_ns = max(oldest_ns, self._ended_ns) + int(self._trials.kappa * self.profile.mean_ns(rows))
         release_ns = min(quiet_ns, patience_ns)
         return release_ns if deadline_ns is None else min(release_ns, deadline_ns - self.notice_ns(rows))
@@ -147,17 +150,18 @@ class Gather:
         return int(min(ends_ns) + batches_before * self.profile.mean_ns(self._rows_max) / len(ends_ns))
 
     def _see(self, present: int) -> None:
-        """Exponentially weighted mean and variance (West 1979); the first one counts as varied."""
-        if not self._present:
-            self._present = self._present_variance = present
+        """Exponentially weighted mean and variance (West 1979)."""
+        self._ends += 1
+        alpha = max(_ALPHA_SPREAD, 1 / self._ends)
         difference = present - self._present
-        step = _ALPHA_SPREAD * difference
+        step = alpha * difference
         self._present += step
-        self._present_variance = (1 - _ALPHA_SPREAD) * (self._present_variance + difference * step)
+        self._present_variance = (1 - alpha) * (self._present_variance + difference * step)
 
     def _is_closed(self) -> bool:
         """Whether those who send now are those who were answered just before."""
-        return self._returning >= _RETURN_MIN and self._present_variance <= _SPREAD_MAX * self._present
+        regular = self._present_variance <= _SPREAD_MAX * self._present
+        return regular and self._returning >= _RETURN_MIN and self._ends >= _RUNS_MIN
 
 
 # A trial: rounds of a block for each hold, each of so many batches, the first of which belong to the block before.
