@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from turnout.core.batching import Entry
+from turnout.core.buckets import BASIS_POINTS
 from turnout.core.errors import ServingError
-from turnout.core.routing import BASIS_POINTS
 from turnout.core.tensors import InferenceRequest, InferenceResponse, TensorSpec
 from turnout.runtime.account import OUTCOME_OF, Outcome
 from turnout.runtime.fleet import Fleet, Lease
