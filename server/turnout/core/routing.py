@@ -7,7 +7,7 @@ assignment of another Route; its `generation` is its etag.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -70,10 +70,13 @@ class Route:
     sticky: StickyKey = StickyKey()
     pins: tuple[Pin, ...] = ()
     # Derived once, for the hot path.
+    weights: Mapping[str, int] = field(init=False, repr=False, compare=False)  # of the slots that have any, by name
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _salt: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        weights = {target.slot: weight for target, weight in weights_of(self.intervals).items()}
+        object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "_ends", tuple(interval.end_bp for interval in self.intervals))
         object.__setattr__(self, "_salt", salted(self.sticky.salt or self.model))
         if not self.intervals:
@@ -114,11 +117,6 @@ class Route:
     def weight_bp(self, target: Target) -> int:
         """The target's share of routed traffic, in basis points."""
         return sum(i.end_bp - i.start_bp for i in self.intervals if i.target == target)
-
-    @property
-    def weights(self) -> dict[str, int]:
-        """The shares of the slots that have one, by name."""
-        return {target.slot: weight for target, weight in weights_of(self.intervals).items()}
 
     @property
     def stable(self) -> Target | None:

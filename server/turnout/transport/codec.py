@@ -22,6 +22,7 @@ from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.tensors import RANK_MAX, Array, DataType, TensorError, from_contents, from_raw, to_raw
 from turnout_wire.varint import to_varint
 
+STICKY_CHARACTERS_MAX = 256  # a hash, an email address, a UUID
 MESSAGE_BYTES_MAX = 2**31 - 1  # gRPC's own limit
 _BYTES = DataType.BYTES
 _FRAME_BYTES_MAX = 16  # a streamed answer's own tag and length
@@ -58,11 +59,13 @@ def decode(
     limits: DecodeLimits,
     version: int | None = None,
     slot: str | None = None,
+    sticky_key: str | None = None,
 ) -> InferenceRequest:
     """The request in a message. The arrays are views over its raw contents, BYTES and typed contents apart.
 
     Args:
         version, slot: the pins, which the caller has read and found to be there.
+        sticky_key: as `read_sticky_key` gives it.
 
     Raises:
         ServingError: INVALID_REQUEST or UNSUPPORTED, naming the tensor or parameter.
@@ -84,6 +87,7 @@ def decode(
         outputs=outputs,
         version=version,
         slot=slot,
+        sticky_key=sticky_key,
         request_id=request_id,
         inference_id=request_id or secrets.token_hex(8),
         deadline_ns=deadline_ns,
@@ -172,6 +176,23 @@ def version_of(text: str) -> int | None:
     if version is None:
         raise _invalid(f"model version '{text[:64]}' is not a number from 1 without sign or leading zero")
     return version
+
+
+def read_sticky_key(message: pb.ModelInferRequest, metadata: str | None, parameter: str) -> str | None:
+    """The key that a request is routed by: from its metadata, else from its parameter of that name.
+
+    Raises:
+        ServingError: INVALID_REQUEST when it is no string, or too long.
+    """
+    key = metadata
+    if key is None and parameter and parameter in message.parameters:
+        kind = message.parameters[parameter].WhichOneof("parameter_choice")
+        if kind != "string_param":
+            raise _invalid(f"parameter '{parameter}' is a {kind}, it must be string_param: requests are routed by it")
+        key = message.parameters[parameter].string_param
+    if key is not None and len(key) > STICKY_CHARACTERS_MAX:
+        raise _invalid(f"the sticky key has {len(key)} characters, the limit is {STICKY_CHARACTERS_MAX}: send its hash")
+    return key or None
 
 
 def _parameters(message: pb.ModelInferRequest) -> tuple[int, int]:

@@ -155,10 +155,18 @@ class InferenceHandlers:
         """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
         version = codec.version_of(message.model_version)
         slot = _metadata(context, SLOT_PIN)
-        self._dispatcher.find(message.model_name, version, slot)
+        route = self._dispatcher.find(message.model_name, version, slot)
+        sticky_key = None
+        if route is not None:
+            if slot is None and version is None and route.pins:
+                slot = next((pin.slot for pin in route.pins if _metadata(context, pin.metadata) == pin.value), None)
+            if slot is None and version is None:
+                sticky = route.sticky
+                key = _metadata(context, sticky.metadata) if sticky.metadata else None
+                sticky_key = codec.read_sticky_key(message, key, sticky.parameter)
         remaining_s = context.time_remaining()
         deadline_ns = None if remaining_s is None else self._clock_ns() + int(remaining_s * 1e9)
-        return codec.decode(message, deadline_ns, self._limits, version, slot)
+        return codec.decode(message, deadline_ns, self._limits, version, slot, sticky_key)
 
     async def _answer(self, request: InferenceRequest) -> InferenceResponse:
         loop = asyncio.get_running_loop()
