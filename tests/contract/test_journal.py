@@ -18,7 +18,7 @@ from turnout.core.commands import Load, Loaded, SetWeights, Swap
 from turnout.core.control import step
 from turnout.core.ids import Revision
 from turnout.core.routing import Pin, StickyKey
-from turnout.core.snapshot import FORM, Line, Remembered, dump, load
+from turnout.core.snapshot import FORM, Line, Remembered, dump
 from turnout.core.traffic import Traffic
 from turnout.runtime.ports import Journal, JournalConflict, JournalError
 from turnout.store.journal import SCHEMA_VERSION, SqliteJournal, StateDirectoryError
@@ -282,10 +282,3 @@ def _locked(folder: Path) -> bool:
     except StateDirectoryError as error:
         return "in use" in str(error)
     return False
-
-
-@pytest.mark.parametrize("steps", range(1, 9))
-def test_every_state_survives_as_text(steps: int) -> None:
-    one = state(steps=steps)
-    assert load(dump(one)) == one
-    assert dump(load(dump(one))) == dump(one)
