@@ -71,6 +71,17 @@ class ModelSource(Protocol):
         """
 
 
+class Revisions(Protocol):
+    """Where revisions are looked up that are asked for while the server runs."""
+
+    def find(self, model: str, version: int | None, variant: str = "") -> tuple[ModelSource, Artefact]:
+        """A revision as it is now (None: the newest that its model allows by itself); blocks.
+
+        Raises:
+            ControlError: REVISION_NOT_FOUND, MANIFEST_MISMATCH, or GATE_FAILED where its files cannot be used.
+        """
+
+
 class Worker(Protocol):
     """What executors drive. `poll` and `execute` are called on executor threads, `deliver` on the loop."""
 
