@@ -80,7 +80,12 @@ class EndBake:
     """The time of the bake may be over."""
 
 
-Command: TypeAlias = Load | Loaded | Lost | Unload | Unloaded | Swap | Rollback | SetWeights | EndBake
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The whole model away: no traffic, every slot emptied."""
+
+
+Command: TypeAlias = Load | Loaded | Lost | Unload | Unloaded | Swap | Rollback | SetWeights | EndBake | Withdraw
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from turnout.core.commands import (
     Swap,
     Unload,
     Unloaded,
+    Withdraw,
 )
 from turnout.core.filling import load, loaded, unload
-from turnout.core.shifting import end_bake, lost, rollback, set_weights, swap
+from turnout.core.shifting import end_bake, lost, rollback, set_weights, swap, withdraw
 from turnout.core.slots import SlotState
 from turnout.core.traffic import Traffic, described
 
@@ -53,6 +54,8 @@ def step(state: Traffic, command: Command, now_ns: int) -> Step:
             after, effects = rollback(state, command.slot)
         case SetWeights():
             after, effects = set_weights(state, command)
+        case Withdraw():
+            after, effects = withdraw(state, now_ns)
         case _:  # EndBake
             after, effects = end_bake(state, now_ns)
     if after is state:
@@ -81,6 +84,7 @@ _CAUSES: Mapping[type, str] = {
     Rollback: "rollback",
     SetWeights: "weights",
     EndBake: "bake_ended",
+    Withdraw: "unload",
 }
 
 

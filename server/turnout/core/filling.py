@@ -8,7 +8,7 @@ from dataclasses import replace
 from turnout.core.commands import Effect, Empty, Fill, Load, Unload
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.ids import Revision, is_name
-from turnout.core.routing import Route, Target
+from turnout.core.routing import FIRST_SLOT, Route, Target
 from turnout.core.slots import SlotState
 from turnout.core.traffic import SlotRecord, Traffic
 
@@ -38,6 +38,22 @@ def load(state: Traffic, command: Load, now_ns: int) -> Outcome:
     after = ended.with_slot(name, SlotState.LOADING, revision, now_ns)
     after = retargeted(after, name, Target(name, revision))
     return after, [*effects, Fill(name, revision)]
+
+
+def free_slot(state: Traffic, version: int) -> str:
+    """Where a revision goes that is to take over: `blue` or `green`, else `v<version>`, whichever holds nothing.
+
+    Raises:
+        ControlError: SLOT_OCCUPIED.
+    """
+    names = (FIRST_SLOT, "green", f"v{version}")
+    for name in names:
+        record = state.slots.get(name)
+        if record is None or (record.state in (SlotState.EMPTY, SlotState.FAILED) and not state.weight_bp(name)):
+            return name
+    raise ControlError(
+        Refusal.SLOT_OCCUPIED, f"slots {', '.join(names)} of model '{state.model}' hold revisions: unload one of them"
+    )
 
 
 def _refuse_occupied(state: Traffic, record: SlotRecord, command: Load) -> None:

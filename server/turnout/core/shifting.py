@@ -135,6 +135,21 @@ def end_bake(state: Traffic, now_ns: int) -> Outcome:
     return emptied(after, after.slots[name], now_ns)
 
 
+def withdraw(state: Traffic, now_ns: int) -> Outcome:
+    """Pins that lead to the slots go with them."""
+    route, after = state.route, state
+    if route is not None and (route.intervals or route.pins):
+        after = state.with_route(replace(route, generation=route.generation + 1, intervals=(), pins=()))
+    if after.previous is not None or after.bake_until_ns:
+        after = replace(after, previous=None, bake_until_ns=0)
+    effects: list[Effect] = []
+    for record in state.slots.values():
+        if record.state not in (SlotState.EMPTY, SlotState.DRAINING):
+            after, more = emptied(after, record, now_ns)
+            effects += more
+    return after, effects
+
+
 def target_of(state: Traffic, slot: str) -> Target:
     """The slot as one that can take traffic."""
     record = known(state, slot)
