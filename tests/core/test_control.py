@@ -25,10 +25,11 @@ from turnout.core.commands import (
     Swap,
     Unload,
     Unloaded,
+    Withdraw,
 )
 from turnout.core.control import etag_of, step
 from turnout.core.errors import ControlError, Refusal
-from turnout.core.filling import SLOTS_MAX
+from turnout.core.filling import SLOTS_MAX, free_slot
 from turnout.core.ids import Revision
 from turnout.core.routing import Pin, StickyKey
 from turnout.core.slots import NEXT, SlotState
@@ -457,3 +458,27 @@ TestMachine.settings = settings(max_examples=100, stateful_step_count=40, deadli
 
 def test_the_table_of_states_is_what_the_journal_writes() -> None:
     assert str(replace(TWO.slots["green"], state=SlotState.EMPTY, revision=None)) == "EMPTY"
+
+
+def test_withdrawing_takes_all_of_a_model_away() -> None:
+    pinned = run(SWAPPED, SetWeights(pins=(Pin("x-team", "qa", "green"),)), Load("red", revision(3))).state
+    gone = run(pinned, Withdraw())
+    assert weights(gone.state) == {}
+    assert {effect for effect in gone.effects if isinstance(effect, Empty)} == {
+        Empty(s) for s in ("blue", "green", "red")
+    }
+    assert (gone.state.held, gone.state.previous) == ("", None)
+    assert gone.state.route is not None
+    assert (gone.state.route.targets, gone.state.route.pins) == ((), ())
+    assert run(gone.state, Withdraw()) == Step(gone.state)
+    assert run(Traffic("m"), Withdraw()) == Step(Traffic("m"))
+
+
+def test_a_free_slot_is_the_first_that_holds_nothing() -> None:
+    assert free_slot(Traffic("m"), 7) == "blue"
+    assert free_slot(run(Traffic("m"), *load("blue", 1)).state, 7) == "green"
+    assert free_slot(TWO, 7) == "v7"
+    assert free_slot(run(TWO, Unload("green"), Unloaded("green")).state, 7) == "green"
+    with pytest.raises(ControlError) as caught:
+        free_slot(run(TWO, *load("v7", 7)).state, 7)
+    assert caught.value.refusal is Refusal.SLOT_OCCUPIED
