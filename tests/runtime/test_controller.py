@@ -560,11 +560,8 @@ async def test_events_are_numbered_and_forgotten_at_a_bound(loop: VirtualLoop) -
     with pytest.raises(ControlError) as caught:
         events.after(1)
     assert caught.value.refusal is Refusal.TOKEN_EXPIRED
-    for wrong, refusal in (
-        ("other-1", Refusal.TOKEN_EXPIRED),
-        ("run-99999", Refusal.TOKEN_EXPIRED),
-        ("x", Refusal.INVALID_REQUEST),
-    ):
+    wrong_ones = {"other-1": Refusal.TOKEN_EXPIRED, "run-99999": Refusal.TOKEN_EXPIRED, "x": Refusal.INVALID_REQUEST}
+    for wrong, refusal in wrong_ones.items():
         with pytest.raises(ControlError) as caught:
             events.seq_of(wrong)
         assert caught.value.refusal is refusal

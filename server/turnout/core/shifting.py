@@ -79,9 +79,9 @@ def rollback(state: Traffic, slot: str) -> Outcome:
 def _all_to(state: Traffic, target: Target, previous: Target | None, bake_until_ns: int) -> Traffic:
     route = state.route or Route(state.model, 0, (target,), ())
     targets = route.targets if target in route.targets else (*route.targets, target)
-    route = replace(route, generation=route.generation + 1, targets=_live(state, targets, target.slot))
-    after = state.with_route(replace(route, intervals=whole(target)))
-    return replace(after, previous=previous, bake_until_ns=bake_until_ns)
+    live = _live(state, targets, target.slot)
+    route = replace(route, generation=route.generation + 1, targets=live, intervals=whole(target))
+    return replace(state.with_route(route), previous=previous, bake_until_ns=bake_until_ns)
 
 
 def _live(state: Traffic, targets: tuple[Target, ...], *routed: str) -> tuple[Target, ...]:
