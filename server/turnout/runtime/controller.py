@@ -141,15 +141,17 @@ class Controller:
             step = self._checked(desk, command, ask)
             if not step.changes:
                 return step
-            lines = self._lines(step.changes, ask, name)
+            lines, undo = self._lines(step.changes, ask, name), self._lines(_undone(step.changes), SERVER, name)
             try:
-                numbered = await self.ledger.write(step.state, lines, ask.remembered(self.now_ns()))
+                remembered = ask.remembered(self.now_ns())
+                numbered = await self.ledger.write(step.state, lines, remembered, undo)
             except JournalError as error:
+                self._mend(desk)  # it may be there all the same, and a restart must not bring it back
                 raise ControlError(
                     Refusal.STATE_STORE, "the journal cannot be written, so nothing was changed: see the server's log"
                 ) from error
             if desk.rollbacks:
-                self.ledger.owe(name, self._lines(_undone(step.changes), SERVER, name), ask.request_id)
+                self.ledger.owe(name, undo, ask.request_id)
                 raise _overtaken(name)
             self._carry_out(desk, step, order)
             self._publish(desk, numbered)
@@ -252,6 +254,7 @@ class Controller:
                     lines = await self.ledger.write(done.state, lines)
                 except JournalError:
                     if isinstance(fact, EndBake):
+                        self._mend(desk)
                         self._time_bake(desk, _MEND_S[1])
                         return
                     if not desk.rollbacks:
@@ -338,7 +341,7 @@ class Controller:
 
     def _view(self, desk: Desk) -> ModelView:
         owes = self.ledger.owes(desk.model.name)
-        trouble = "the journal cannot be written, and lacks what is in force" if owes else ""
+        trouble = "the journal cannot be written, and may not say what is in force" if owes else ""
         view = view_of(desk.model, desk.state, self.now_ns(), trouble)
         return replace(view, message="; ".join(filter(None, (view.message, desk.note))))
 

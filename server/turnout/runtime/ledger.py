@@ -18,7 +18,8 @@ class Ledger:
         self._journal = journal
         self._offload = offload
         self._versions: dict[str, int] = {}
-        self._doubtful: set[str] = set()  # models of which a write failed, and may be there all the same
+        # Models of which a write failed and may be there all the same, and the lines that would take it back.
+        self._doubtful: dict[str, Sequence[Line]] = {}
         self._owed: dict[str, list[Line]] = {}  # of what is in force and not written; they go with the next write
         self._void: set[str] = set()  # ids of requests that may be written and were not carried out
 
@@ -33,8 +34,8 @@ class Ledger:
         return states
 
     def owes(self, model: str) -> bool:
-        """Whether something is in force that the journal does not know."""
-        return model in self._owed
+        """Whether something is in force that the journal does not know, or the journal may say what is not."""
+        return model in self._owed or model in self._doubtful
 
     def owe(self, model: str, lines: Sequence[Line], void: str = "") -> None:
         """These are to be written with the next state. `void`: the request that they tell about did not happen."""
@@ -42,8 +43,13 @@ class Ledger:
         if void:
             self._void.add(void)
 
-    async def write(self, state: Traffic, lines: Sequence[Line], request: Remembered | None = None) -> list[Line]:
+    async def write(
+        self, state: Traffic, lines: Sequence[Line], request: Remembered | None = None, undo: Sequence[Line] = ()
+    ) -> list[Line]:
         """Write a state and the lines that tell of it, after those that are owed. Returns the lines, numbered.
+
+        Args:
+            undo: the lines that take this back, for where the write fails and is there all the same.
 
         Raises:
             JournalError: it may be written or not. The next write settles that: it overwrites what is there.
@@ -52,13 +58,16 @@ class Ledger:
         owed = self._owed.get(model, [])
         try:
             if model in self._doubtful:
-                self._versions[model] = await self._offload(self._journal.version, model)
-                self._doubtful.discard(model)
+                found = await self._offload(self._journal.version, model)
+                if found > self._versions.get(model, 0) and self._doubtful[model]:
+                    owed = self._owed[model] = [*self._doubtful[model], *owed]
+                self._versions[model] = found
+                del self._doubtful[model]
             expected = self._versions.get(model, 0)
             stored = replace(state, version=expected + 1)
             numbered = await self._offload(self._journal.commit, expected, stored, [*owed, *lines], request)
         except JournalError:
-            self._doubtful.add(model)
+            self._doubtful[model] = undo
             if request is not None:
                 self._void.add(request.request_id)
             raise
