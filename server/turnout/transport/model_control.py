@@ -6,6 +6,8 @@ whole model away. On the port of everybody's requests they change what everybody
 
 from __future__ import annotations
 
+from google.protobuf.message import Message
+
 from turnout.core.errors import ControlError, Reason, Refusal, ServingError
 from turnout.runtime.operations import Operations
 from turnout.runtime.requests import Ask
@@ -70,12 +72,16 @@ class ModelControl:
 def control_handlers(control: ModelControl | None) -> dict[str, UnaryHandler]:
     """By RPC name; without `control` both are off."""
     if control is None:
-        return {name: _off(name) for name in ("RepositoryModelLoad", "RepositoryModelUnload")}
+        return {
+            "RepositoryModelLoad": _off("RepositoryModelLoad", pb.RepositoryModelLoadRequest),
+            "RepositoryModelUnload": _off("RepositoryModelUnload", pb.RepositoryModelUnloadRequest),
+        }
     return {"RepositoryModelLoad": control.load, "RepositoryModelUnload": control.unload}
 
 
-def _off(name: str) -> UnaryHandler:
+def _off(name: str, kind: type[Message]) -> UnaryHandler:
     async def refuse(raw: bytes, context: Context) -> bytes:
+        kind.FromString(raw)  # what is no request is told so first, as everywhere
         raise ServingError(Reason.NOT_READY, _NO_CONTROL.format(name))
 
     return refuse
