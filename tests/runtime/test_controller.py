@@ -578,3 +578,28 @@ async def test_a_stopping_server_takes_no_changes(loop: VirtualLoop) -> None:
     assert (await refused(control.swap("blue"))).refusal is Refusal.STOPPING
     command = SetWeights({"blue": 10_000})
     assert (await refused(control.controller.change("m", command, ALICE))).refusal is Refusal.STOPPING
+
+
+@virtual
+async def test_what_is_asked_about_a_model_is_answered_by_its_stable_slot(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.weights(blue=9_000, green=1_000)
+    model = control.admin.fleet.model("m")
+    assert model.slot_of(None).name == "blue", "although the first buckets are the canary's"
+    assert model.slot_of(2).name == "green"
+    await control.operations.withdraw("m", ALICE)
+    assert not model.answers(None)
+    with pytest.raises(ServingError) as caught:
+        model.slot_of(None)
+    assert "no ready slot" in caught.value.message
+    assert control.in_force == {}
+    await control.operations.load_newest("m", BAKE_NS, ALICE)
+    assert control.in_force == {"blue": 10_000}
+    assert control.state("blue") == "READY m/3"
+    before = control.controller.desk("m").state
+    await control.operations.load_newest("m", BAKE_NS, ALICE)
+    assert control.controller.desk("m").state is before
+    control.shelf.versions[4] = "digest-4"
+    await control.operations.load_newest("m", BAKE_NS, ALICE)
+    assert (control.in_force, control.state("green")) == ({"green": 10_000}, "READY m/4")

@@ -64,13 +64,15 @@ class Model:
         self._decide(version, slot, 0)[0].ready()
 
     def slot_of(self, version: int | None) -> Slot:
-        """The READY slot to ask about this version; None: about the model, even where nothing is routed.
+        """The slot to ask about this version; None: about the model: the stable one, or the newest where nothing is
+        routed.
 
         Raises:
             ServingError: NOT_FOUND or NOT_READY, as for a request.
         """
-        if self.route is not None and version is None and not self.route.intervals:
-            return self.slots[max(self.route.targets, key=lambda target: target.revision.version).slot]
+        if self.route is not None and version is None and self.route.targets:
+            newest = max(self.route.targets, key=lambda target: target.revision.version)
+            return self.slots[(self.route.stable or newest).slot]
         return self._decide(version, None, 0)[0]
 
     def lease(self, request: InferenceRequest, coin: int) -> Lease:
