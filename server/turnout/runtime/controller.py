@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 from turnout.core.commands import (
     Assign,
-    Change,
     Command,
     Empty,
     EndBake,
@@ -34,12 +33,11 @@ from turnout.runtime.events import Events
 from turnout.runtime.fleet import Fleet, Model
 from turnout.runtime.ledger import Ledger
 from turnout.runtime.ports import ClockNs, JournalError
-from turnout.runtime.requests import Ask
+from turnout.runtime.requests import SERVER, Ask, lines_of, undone
 from turnout.runtime.slot import Slot
 from turnout.runtime.views import ModelView, view_of
 from turnout.runtime.works import Order, Works
 
-SERVER = Ask("server")
 _MEND_S = (1.0, 30.0)  # the first and the longest time between attempts to write what is owed
 
 
@@ -141,7 +139,10 @@ class Controller:
             step = self._checked(desk, command, ask)
             if not step.changes:
                 return step
-            lines, undo = self._lines(step.changes, ask, name), self._lines(_undone(step.changes), SERVER, name)
+            lines, undo = (
+                lines_of(name, step.changes, ask, self.now_ns()),
+                lines_of(name, undone(step.changes), SERVER, self.now_ns()),
+            )
             try:
                 remembered = ask.remembered(self.now_ns())
                 numbered = await self.ledger.write(step.state, lines, remembered, undo)
@@ -167,7 +168,7 @@ class Controller:
         step = self._checked(desk, command, ask)
         if ask.validate_only or not (step.changes or desk.rollbacks):
             return step
-        lines = self._lines(step.changes, ask, name)
+        lines = lines_of(name, step.changes, ask, self.now_ns())
         desk.rollbacks += 1
         self._carry_out(desk, step, None)
         try:
@@ -249,7 +250,7 @@ class Controller:
                 done = step(desk.state, fact, self.now_ns())
                 if not done.changes:
                     return
-                lines: Sequence[Line] = self._lines(done.changes, SERVER, name)
+                lines: Sequence[Line] = lines_of(name, done.changes, SERVER, self.now_ns())
                 try:
                     lines = await self.ledger.write(done.state, lines)
                 except JournalError:
@@ -262,7 +263,7 @@ class Controller:
                         self._mend(desk)
                 else:
                     if desk.rollbacks:
-                        self.ledger.owe(name, self._lines(_undone(done.changes), SERVER, name))
+                        self.ledger.owe(name, lines_of(name, undone(done.changes), SERVER, self.now_ns()))
                 if desk.rollbacks:
                     continue
                 self._carry_out(desk, done, None)
@@ -308,25 +309,6 @@ class Controller:
         desk.mending = None
         self._publish(desk, [])
 
-    def _lines(self, changes: Sequence[Change], ask: Ask, model: str) -> list[Line]:
-        now_ns = self.now_ns()
-        return [
-            Line(
-                0,
-                now_ns,
-                model,
-                change.object,
-                change.from_state,
-                change.to_state,
-                ask.actor,
-                ask.reason,
-                change.cause,
-                ask.request_id,
-                change.generation,
-            )
-            for change in changes
-        ]
-
     def _publish(self, desk: Desk, lines: Sequence[Line]) -> None:
         view = self._view(desk)
         for line in lines:
@@ -344,11 +326,6 @@ class Controller:
         trouble = "the journal cannot be written, and may not say what is in force" if owes else ""
         view = view_of(desk.model, desk.state, self.now_ns(), trouble)
         return replace(view, message="; ".join(filter(None, (view.message, desk.note))))
-
-
-def _undone(changes: Sequence[Change]) -> list[Change]:
-    """The lines that take back others."""
-    return [replace(c, from_state=c.to_state, to_state=c.from_state, cause="cancelled") for c in changes]
 
 
 def _overtaken(name: str) -> ControlError:

@@ -15,12 +15,12 @@ from turnout.core.errors import ControlError
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact
 from turnout.core.slots import SlotState
-from turnout.core.snapshot import Line
 from turnout.core.traffic import SlotRecord, Traffic, described
 from turnout.runtime.controller import Controller
 from turnout.runtime.fleet import Model
 from turnout.runtime.gates import Gates
 from turnout.runtime.ports import ModelSource, Offload, Revisions
+from turnout.runtime.requests import SERVER, lines_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Recovery:
         if model.route is not None:
             changes.append(Change("route", "", described(model.route), "start", 1))
         if changes:
-            await self.controller.ledger.write(state, self._lines(model.name, changes))
+            await self.controller.ledger.write(state, lines_of(model.name, changes, SERVER, self.controller.now_ns()))
         self.controller.adopt(model, state)
 
     async def _restore(self, model: Model, state: Traffic, source: ModelSource | None) -> list[str]:
@@ -88,7 +88,7 @@ class Recovery:
             done = step(state, command, self.controller.now_ns())
             state, changes = done.state, [*changes, *(replace(change, cause="restart") for change in done.changes)]
         if changes:
-            await self.controller.ledger.write(state, self._lines(model.name, changes))
+            await self.controller.ledger.write(state, lines_of(model.name, changes, SERVER, self.controller.now_ns()))
         model.assign(state.route)
         note = _news(state, source)
         self.controller.adopt(model, state, note)
@@ -112,13 +112,6 @@ class Recovery:
             return slot.message
         await opener.fill(slot, source, artefact, gates)
         return slot.message
-
-    def _lines(self, model: str, changes: Sequence[Change]) -> list[Line]:
-        now_ns = self.controller.now_ns()
-        return [
-            Line(0, now_ns, model, c.object, c.from_state, c.to_state, "server", "", c.cause, "", c.generation)
-            for c in changes
-        ]
 
 
 def _loaded(state: Traffic) -> list[SlotRecord]:

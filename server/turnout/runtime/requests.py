@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 
+from turnout.core.commands import Change
 from turnout.core.errors import ControlError, Refusal
-from turnout.core.snapshot import Remembered
+from turnout.core.snapshot import Line, Remembered
 from turnout.runtime.ledger import Ledger
 from turnout.runtime.ports import ClockNs, JournalError
 
@@ -28,6 +29,34 @@ class Ask:
 
     def remembered(self, now_ns: int) -> Remembered | None:
         return Remembered(self.request_id, self.fingerprint, now_ns) if self.request_id else None
+
+
+SERVER = Ask("server")  # what it does by itself
+
+
+def lines_of(model: str, changes: Sequence[Change], ask: Ask, now_ns: int) -> list[Line]:
+    """What the journal says of changes that were asked for."""
+    return [
+        Line(
+            0,
+            now_ns,
+            model,
+            change.object,
+            change.from_state,
+            change.to_state,
+            ask.actor,
+            ask.reason,
+            change.cause,
+            ask.request_id,
+            change.generation,
+        )
+        for change in changes
+    ]
+
+
+def undone(changes: Sequence[Change]) -> list[Change]:
+    """What takes back others."""
+    return [replace(c, from_state=c.to_state, to_state=c.from_state, cause="cancelled") for c in changes]
 
 
 class Requests:
