@@ -66,6 +66,14 @@ coverage: $(STAMP) ## Branch coverage of the core, which must be 100 %
 sim: $(STAMP) ## Simulate the real runtime on virtual time with faults: SEED=… repeats one run, RUNS=… asks for more
 	$(BIN)/python tests/sim/simulate.py --runs $(or $(RUNS),300) $(if $(SEED),--seed $(SEED))
 
+.PHONY: sim-control
+sim-control: $(STAMP) ## Simulate the controller with crashes and failing writes: SEED=… repeats one run, RUNS=… asks for more
+	RUNS=$(or $(RUNS),300) $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest -q --timeout=3600 tests/sim/test_control_faults.py
+
+.PHONY: crash
+crash: $(STAMP) ## Kill real servers 200 times while their traffic is moved, and check what they come back with (about 10 minutes)
+	KILLS=$(or $(KILLS),200) $(BIN)/python -m pytest -q tests/e2e/test_crash.py -k sigkill
+
 .PHONY: fuzz
 fuzz: $(STAMP) ## Fuzz what reads untrusted bytes (atheris, about half an hour): RUNS=… inputs, TARGETS="…" of them, SEED=…
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(TARGETS) --runs $(or $(RUNS),1000000) $(if $(SEED),--seed $(SEED))

@@ -73,7 +73,9 @@ def demo(samples: int, server_flags: Sequence[str]) -> int:
     images, labels = _heldout(samples)
     console.print(f"[bold]Turnout: one model, three versions, {samples:,} handwritten digits[/bold]\n")
 
-    flags = _flags("--grpc-port", "0", "--drain-delay-s", "0", "--log-level", "warning", *server_flags)
+    flags = _flags(
+        "--grpc-port", "0", "--admin-port", "0", "--drain-delay-s", "0", "--log-level", "warning", *server_flags
+    )
     with ServerProcess(flags, console.is_terminal) as server:
         console.print(f"$ turnout serve {shlex.join(flags)}", style="dim", soft_wrap=True)
         endpoint = _show_start(server)

@@ -1,6 +1,6 @@
 """The composition root: builds every part, starts them in order, and stops them in the reverse one.
 
-    start   repository -> backend -> slots loaded, warmed, routed -> port open, READY
+    start   repository -> backend -> journal -> slots loaded, warmed, routed -> admin port, port open, READY
     stop    not ready, still serving (drain delay) -> no new calls, those under way finish (grace) -> slots unload
 
 The only module that knows concrete classes (invariant 7).
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import secrets
 import signal
 import socket
 import time
@@ -25,18 +26,25 @@ from turnout.backends.threads import ThreadExecutors, offload
 from turnout.config import Config
 from turnout.core.errors import LoadError
 from turnout.core.model import Placement
+from turnout.runtime.admin import Admin, AdminLimits
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.fleet import Fleet
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
+from turnout.runtime.ports import Journal, JournalError
 from turnout.store import ModelLimits, Repository
+from turnout.store.journal import SqliteJournal, StateDirectoryError
+from turnout.store.memory_journal import MemoryJournal
 from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.transport.admin import SlotHandlers
+from turnout.transport.admin_server import AdminServer
 from turnout.transport.calls import CallLimits
 from turnout.transport.catalogue import Catalogue
 from turnout.transport.codec import DecodeLimits
 from turnout.transport.health import Health
 from turnout.transport.inference import InferenceHandlers
+from turnout.transport.model_control import ModelControl, control_handlers
 from turnout.transport.server import ChannelLimits, GrpcServer, PortInUse
 from turnout.transport.status import OVERLOAD_CODES, status_table
 
@@ -44,6 +52,7 @@ from turnout.transport.status import OVERLOAD_CODES, status_table
 _HEADER_BYTES_MAX = 1 << 20
 _OPEN_BYTES_MAX = 64 << 20
 _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
+_ADMIN_STOP_S_MAX = 0.5  # changes have ended by then, and watches are ended
 _UNLOAD_S_SECOND = 0.2
 _UNLOAD_S_MAX = 1.0  # after the last call has ended, or its grace has passed
 
@@ -60,6 +69,7 @@ class Started:
     fleet: Fleet
     port: int
     message_bytes_max: int
+    admin_port: int | None = None  # None: there is no admin service
 
 
 async def serve(config: Config, announce: Callable[[Started], None]) -> None:
@@ -71,29 +81,60 @@ async def serve(config: Config, announce: Callable[[Started], None]) -> None:
     start_logging(config.log_level, config.log_format)
     observer = LogObserver()
     stop = _stop_signals(config.drain_delay_s)
-    _refuse_used_port(config)
-    fleet = await _unless_stopped(_open(config, observer), stop)
-    if fleet is None:
+    _refuse_used_ports(config)
+    journal = await _journal(config)
+    try:
+        await _serve(config, announce, observer, stop, journal)
+    finally:
+        journal.close()
+
+
+async def _serve(
+    config: Config,
+    announce: Callable[[Started], None],
+    observer: LogObserver,
+    stop: _StopSignals,
+    journal: Journal,
+) -> None:
+    admin = await _unless_stopped(_open(config, observer, journal), stop)
+    if admin is None:
         observer.event("stopped before it was ready")
         return
+    fleet = admin.fleet
     limit = config.message_bytes_max or message_bytes_max(fleet)
-    server = _server(config, fleet, observer, limit)
+    server = _server(config, admin, observer, limit)
+    slots = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
+    admin_server = AdminServer(slots, observer) if config.admin else None
     try:
+        admin_port = await admin_server.start(config.admin_host, config.admin_port) if admin_server else None
         port = await server.start(config.host, config.grpc_port)
     except PortInUse as error:
         raise StartError(str(error)) from None
     # What is there now stays: no collection need walk over it again, which stops everything for tens of milliseconds.
     gc.collect()
     gc.freeze()
-    announce(Started(config, fleet, port, limit))
-    observer.event("serving", port=port, models=[model.name for model in fleet])
-    await _drain(server, fleet, stop, config, observer)
+    announce(Started(config, fleet, port, limit, admin_port))
+    if config.state_dir is None:
+        observer.event("no --state-dir: slots, traffic and history are kept in memory, and end with this process")
+    observer.event("serving", port=port, admin_port=admin_port, models=[model.name for model in fleet])
+    await _drain(server, admin, admin_server, stop, config, observer)
     await _unload(fleet, stop, observer)
     observer.event("stopped")
 
 
-async def _unless_stopped(opening: Coroutine[Any, Any, Fleet], stop: _StopSignals) -> Fleet | None:
-    """The opened fleet; None when a signal comes first. What loads then goes on in its thread, and ends with us."""
+async def _journal(config: Config) -> MemoryJournal | SqliteJournal:
+    if config.state_dir is None:
+        return MemoryJournal()
+    journal = SqliteJournal(config.state_dir)
+    try:
+        await offload(journal.open)
+    except StateDirectoryError as error:
+        raise StartError(str(error)) from None
+    return journal
+
+
+async def _unless_stopped(opening: Coroutine[Any, Any, Admin], stop: _StopSignals) -> Admin | None:
+    """What was opened; None when a signal comes first. What loads then goes on in its thread, and ends with us."""
     opened = asyncio.ensure_future(opening)
     stopped = asyncio.ensure_future(stop.first())
     await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -114,7 +155,7 @@ def message_bytes_max(fleet: Fleet) -> int:
     return min(largest, 2**31 - 1)
 
 
-async def _open(config: Config, observer: LogObserver) -> Fleet:
+async def _open(config: Config, observer: LogObserver, journal: Journal) -> Admin:
     loop = asyncio.get_running_loop()
     backend = _backend(config)
     try:
@@ -141,9 +182,21 @@ async def _open(config: Config, observer: LogObserver) -> Fleet:
         observer=observer,
         warmup_bytes_max=config.warmup_bytes_max,
     )
-    fleet = await opener.open(sources)
-    _refuse_problems(config, fleet)
-    return fleet
+    limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9))
+    admin = Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
+    try:
+        await admin.start(sources)
+    except JournalError as error:
+        raise StartError(f"{error}; see --state-dir") from None
+    _refuse_problems(config, admin.fleet)
+    return admin
+
+
+def _steady_time_ns() -> Callable[[], int]:
+    """The time of day as it was at start, and since then as the monotonic clock goes: a bake must not end because
+    somebody sets the clock."""
+    started_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+    return lambda: started_ns + time.monotonic_ns() - monotonic_ns
 
 
 def repository(config: Config) -> Repository:
@@ -180,9 +233,12 @@ def _refuse_problems(config: Config, fleet: Fleet) -> None:
     raise StartError("\n".join([what, *(sorted(problems) or ["  it has no folders"])]))
 
 
-def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: int) -> GrpcServer:
+def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: int) -> GrpcServer:
+    fleet = admin.fleet
     health = Health(fleet)
-    dispatcher = Dispatcher(fleet, time.monotonic_ns, random.Random().randrange)  # noqa: S311 - routing, no secret
+    admin.events.listen(health.refresh)
+    draw = random.Random().randrange  # noqa: S311 - routing, no secret
+    dispatcher = Dispatcher(fleet, time.monotonic_ns, draw, config.fallback)
     inference = InferenceHandlers(
         dispatcher,
         time.monotonic_ns,
@@ -197,7 +253,10 @@ def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: 
         config.response_identity,
         config.stream_inflight_max,
     )
-    catalogue = Catalogue(fleet, config.server_name, __version__, lambda: health.serving, time.monotonic_ns)
+    control = ModelControl(admin.operations, admin.limits.bake_ns) if config.model_control == "explicit" else None
+    catalogue = Catalogue(
+        fleet, config.server_name, __version__, lambda: health.serving, time.monotonic_ns, control_handlers(control)
+    )
     limits = ChannelLimits(
         message_bytes_max=message_bytes,
         metadata_bytes_max=config.metadata_bytes_max,
@@ -211,13 +270,24 @@ def _server(config: Config, fleet: Fleet, observer: LogObserver, message_bytes: 
     return GrpcServer(inference, catalogue, health, limits, table, observer)
 
 
-async def _drain(server: GrpcServer, fleet: Fleet, stop: _StopSignals, config: Config, observer: LogObserver) -> None:
+async def _drain(
+    server: GrpcServer,
+    admin: Admin,
+    admin_server: AdminServer | None,
+    stop: _StopSignals,
+    config: Config,
+    observer: LogObserver,
+) -> None:
     """Wait for the first signal, then stop as a load balancer needs it; after a second one, wait no more."""
     delay_s = await stop.first()
     observer.event("stopping", delay_s=delay_s, grace_s=config.drain_grace_s)
     server.set_not_ready()
     await stop.second_or(delay_s)
-    for model in fleet:
+    with contextlib.suppress(TimeoutError):  # a disk that hangs must not keep the process
+        await asyncio.wait_for(admin.stop(), _ADMIN_STOP_S_MAX)
+    if admin_server is not None:
+        await admin_server.stop(_ADMIN_STOP_S_MAX)
+    for model in admin.fleet:
         for slot in model.ready_slots():
             slot.ready().batcher.flush()
     stopping = asyncio.ensure_future(server.stop(config.drain_grace_s))
@@ -278,14 +348,16 @@ def _stop_signals(drain_delay_s: float) -> _StopSignals:
     return stop
 
 
-def _refuse_used_port(config: Config) -> None:
+def _refuse_used_ports(config: Config) -> None:
     """Find a used port before models are loaded, which can take minutes; listening itself checks again."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((config.host, config.grpc_port))
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {config.host}:{config.grpc_port}: {error.strerror}; choose another --host or --grpc-port"
-        ) from None
+    addresses = [(config.host, config.grpc_port, "--host or --grpc-port")]
+    if config.admin:
+        addresses.append((config.admin_host, config.admin_port, "--admin-host or --admin-port, or use --no-admin"))
+    for host, port, remedy in addresses:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        except OSError as error:
+            raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {remedy}") from None

@@ -55,6 +55,15 @@ def _print(started: Started, console: Console) -> None:
         f"queue {started.config.queue_rows_max} rows per slot",
         highlight=False,
     )
+    if started.admin_port is not None:
+        where = started.config.admin_host
+        state = f"journal in {started.config.state_dir}" if started.config.state_dir else "no journal: --state-dir"
+        console.print(
+            f"admin  {f'[{where}]' if ':' in where else where}:{started.admin_port}, {state}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     host = started.config.host
     console.print(f"ready: {f'[{host}]' if ':' in host else host}:{started.port}", highlight=False, markup=False)
 

@@ -151,6 +151,27 @@ class Config(BaseModel):
         0, ge=0, description="connections are renewed at this age, which spreads clients over new replicas; 0: never"
     )
 
+    admin: bool = Field(True, description="serve turnout.admin.v1, which loads models and moves traffic, on a port")
+    admin_host: str = Field("127.0.0.1", description="address of the admin service; whoever reaches it may change all")
+    admin_port: Port = Field(8003, description="port of the admin service; 0: a free one")
+    require_etag: bool = Field(False, description="changes without an etag are refused, but for rollbacks")
+    state_dir: Path | None = Field(
+        None, description="folder of the journal: slots, traffic and history outlast a restart; none: in memory only"
+    )
+    bake_s: Annotated[float, Field(ge=0, le=30 * 24 * 3600)] = Field(
+        600, description="how long a swap keeps the old slot ready for a rollback, unless the request says"
+    )
+    slot_memory_bytes_max: int = Field(
+        0, ge=0, description="memory that all loaded models together may take; more are refused; 0: no bound"
+    )
+    model_control: Literal["none", "explicit"] = Field(
+        "none",
+        description="explicit: RepositoryModelLoad and -Unload of the inference port work, for whoever reaches it",
+    )
+    fallback: bool = Field(
+        False, description="a routed request that another slot fails is answered by the stable one, within its deadline"
+    )
+
     response_identity: bool = Field(
         True, description="answers carry turnout_slot, _revision, _generation, inference_id"
     )
@@ -180,7 +201,7 @@ class Config(BaseModel):
                 raise ValueError(f"'{digest[:80]}' is no sha256 of 64 hexadecimal digits")
         return ",".join(digest for digest in digests if digest)
 
-    @field_validator("host")
+    @field_validator("host", "admin_host")
     @classmethod
     def _is_address(cls, text: str) -> str:
         try:

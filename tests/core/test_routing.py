@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from turnout.core.buckets import BASIS_POINTS, bucket_of, salted
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
-from turnout.core.routing import BASIS_POINTS, Interval, Route, Target, starting_route, starting_slots
+from turnout.core.routing import Interval, Route, StickyKey, Target, starting_route, starting_slots
 
 
 def target(slot: str, version: int, variant: str = "") -> Target:
@@ -118,3 +119,57 @@ def test_without_blue_nothing_is_routed_rather_than_an_older_version() -> None:
     r = starting_route("m", [target("v1", 1)])
     assert r.intervals == ()
     assert r.decide(1, None, 0).slot == "v1"
+
+
+def test_a_sticky_key_goes_before_the_coin_and_a_pin_before_both() -> None:
+    r = route((GREEN, 5_000), (BLUE, 5_000))
+    by_slot = {slot: next(k for k in map(str, range(50)) if bucket_of(salted("m"), k) // 5_000 == side)
+               for slot, side in (("green", 0), ("blue", 1))}  # fmt: skip
+    for slot, key in by_slot.items():
+        assert {r.decide(None, None, coin, key).slot for coin in (0, 4_999, 5_000, 9_999)} == {slot}
+        assert r.decide(None, "red", 0, key) == RED
+
+
+def test_the_salt_is_the_models_name_unless_the_route_has_its_own() -> None:
+    shares = ((GREEN, 5_000), (BLUE, 5_000))
+    plain = route(*shares)
+    own = Route("m", 7, plain.targets, plain.intervals, StickyKey(salt="again"))
+    named = Route("m", 7, plain.targets, plain.intervals, StickyKey(salt="m"))
+    answers = [[r.decide(None, None, 0, str(key)).slot for key in range(100)] for r in (plain, own, named)]
+    assert answers[0] == answers[2] != answers[1]
+
+
+@pytest.mark.parametrize(
+    ("shares", "stable", "candidate"),
+    [
+        (((GREEN, 100), (BLUE, 9_900)), BLUE, GREEN),
+        (((GREEN, 9_900), (BLUE, 100)), GREEN, BLUE),
+        (((RED, 200), (GREEN, 300), (BLUE, 9_500)), BLUE, GREEN),
+        (((GREEN, 5_000), (BLUE, 5_000)), BLUE, GREEN),  # of equals the first
+    ],
+)
+def test_roles_follow_traffic(shares: tuple[tuple[Target, int], ...], stable: Target, candidate: Target) -> None:
+    r = route(*shares)
+    assert (r.stable, r.candidate) == (stable, candidate)
+    assert r.decide(None, "@stable", 0) == stable
+    assert r.decide(None, "@candidate", 0) == candidate
+
+
+def test_without_traffic_the_only_other_target_is_the_candidate() -> None:
+    assert route((BLUE, BASIS_POINTS), targets=(BLUE, GREEN)).decide(None, "@candidate", 0) == GREEN
+    assert route((BLUE, BASIS_POINTS)).candidate is None, "it cannot be told which of two"
+    with pytest.raises(ServingError, match="slot '@candidate'"):
+        route((BLUE, BASIS_POINTS)).decide(None, "@candidate", 0)
+
+
+def test_with_nothing_routed_there_are_no_roles() -> None:
+    assert (route().stable, route(targets=(BLUE,)).candidate) == (None, None)
+
+
+def test_an_unknown_role_names_those_that_there_are() -> None:
+    with pytest.raises(ServingError, match="no role '@canary', roles are @stable and @candidate"):
+        route((BLUE, BASIS_POINTS)).decide(None, "@canary", 0)
+
+
+def test_weights_by_slot() -> None:
+    assert route((GREEN, 100), (BLUE, 9_800), (GREEN, 100)).weights == {"green": 200, "blue": 9_800}

@@ -70,6 +70,7 @@ class Seen:
     failures: list[tuple[Revision, int, str, BaseException]] = field(default_factory=list)
     handler_failures: list[tuple[str, str, BaseException]] = field(default_factory=list)
     causes: list[BaseException] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def slot_changed(
         self,
@@ -86,6 +87,9 @@ class Seen:
 
     def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None:
         self.failures.append((revision, rows, error_id, error))
+
+    def noticed(self, what: str) -> None:
+        self.notices.append(what)
 
     def handler_failed(self, method: str, error_id: str, error: BaseException) -> None:
         self.handler_failures.append((method, error_id, error))

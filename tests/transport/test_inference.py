@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -12,6 +13,7 @@ from google.protobuf.message import Message
 
 from support.edge import WAIT_S_MAX, Gate, Served, edge, eventually, floats, infer_request, signature
 from turnout.backends.synthetic import SyntheticModel
+from turnout.core.routing import Interval, Pin, StickyKey
 from turnout.runtime.account import Outcome
 from turnout.runtime.jobs import SlotLimits
 from turnout.transport import codec
@@ -69,6 +71,51 @@ async def test_version_and_slot_pins() -> None:
     assert [a.parameters["turnout_slot"].string_param for a in (newest, pinned, by_slot)] == ["blue", "v1", "v1"]
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     assert "version 1 in slot 'blue'" in refused.value.details()
+
+
+async def test_the_route_says_where_keys_and_pins_are_read() -> None:
+    async with edge({"m": Served(versions=(1, 2))}) as server:
+        model = server.fleet.model("m")
+        assert model.route is not None
+        blue, other = model.route.targets
+        half = (Interval(0, 5_000, other), Interval(5_000, 10_000, blue))
+        pins = (Pin("x-team", "qa", "v1"),)
+        route = replace(model.route, generation=2, intervals=half, pins=pins)
+
+        async def slot_of(key: str = "", **metadata: str) -> str:
+            request = infer_request()
+            if key:
+                request.parameters["sticky_key"].string_param = key
+            pairs = tuple((name.replace("_", "-"), value) for name, value in metadata.items())
+            answer = await server.stub.ModelInfer(request, metadata=pairs)
+            return answer.parameters["turnout_slot"].string_param
+
+        model.assign(route)
+        keys = {slot: next(k for k in map(str, range(99)) if route.decide(None, None, 0, k).slot == slot)
+                for slot in ("blue", "v1")}  # fmt: skip
+        for slot, key in keys.items():
+            assert await slot_of(key) == await slot_of(turnout_sticky_key=key) == slot
+        assert await slot_of(keys["blue"], turnout_sticky_key=keys["v1"]) == "v1", "metadata goes first"
+        assert await slot_of(keys["blue"], x_team="qa") == "v1"
+        assert await slot_of(keys["v1"], x_team="others") == "v1"
+        assert await slot_of(turnout_slot="@stable") == "blue"
+        assert await slot_of(turnout_slot="@candidate") == "v1"
+        model.assign(replace(route, sticky=StickyKey("x-user", "")))
+        assert await slot_of(keys["blue"], turnout_sticky_key=keys["blue"]) == "v1", "neither is read: the coin is 0"
+        assert await slot_of(x_user=keys["blue"]) == "blue"
+
+
+@pytest.mark.parametrize("wrong", ["long", "number"])
+async def test_a_sticky_key_has_bounds(wrong: str) -> None:
+    request = infer_request()
+    if wrong == "long":
+        request.parameters["sticky_key"].string_param = "k" * 257
+    else:
+        request.parameters["sticky_key"].int64_param = 7
+    async with edge() as server:
+        with pytest.raises(grpc.aio.AioRpcError, match="sticky") as refused:
+            await server.stub.ModelInfer(request)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(
@@ -272,7 +319,7 @@ async def test_garbage_is_no_request(rpc: str) -> None:
     unsupported = refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert unsupported or refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert rpc in refused.value.details()
-    assert unsupported == rpc.startswith(("SystemShared", "CudaShared", "Trace", "Log", "RepositoryModel"))
+    assert unsupported == rpc.startswith(("SystemShared", "CudaShared", "Trace", "Log"))
 
 
 async def test_message_above_the_limit_is_refused_by_size() -> None:
@@ -321,6 +368,7 @@ class _Broken:
 
 async def test_exceptions_of_every_handler_stay_inside() -> None:
     ok = {"ServerLive", "ServerReady", "ServerMetadata"}  # they ask nobody
+    off = {"RepositoryModelLoad", "RepositoryModelUnload"}  # unless --model-control lets them
     requests = dict.fromkeys(METHODS, b"") | {"ModelInfer": infer_request().SerializeToString()}
     async with edge(dispatcher=_Broken(), fleet=_Broken()) as server:
         for name, raw in requests.items():
@@ -332,7 +380,9 @@ async def test_exceptions_of_every_handler_stay_inside() -> None:
                 continue
             with pytest.raises(grpc.aio.AioRpcError) as failed:
                 await call(raw)
-            if failed.value.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            if name in off:
+                assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+            elif failed.value.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 assert failed.value.code() is grpc.StatusCode.INTERNAL
                 method, error_id, error = server.seen.handler_failures[-1]
                 assert failed.value.details() == f"internal error in {name} (error id {error_id})"

@@ -1,4 +1,4 @@
-"""The public descriptors of the data plane, for server reflection: package `inference`, no private name.
+"""The public descriptors of both planes, for server reflection: `inference`, `turnout.admin.v1`, no private name.
 
 They live in pools of their own: in the process-wide default pool, `inference` may be somebody else's.
 """
@@ -11,15 +11,16 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.descriptor_pool import DescriptorPool
 
 PUBLIC_SET = "gen/inference.binpb"
+ADMIN_SET = "gen/admin.binpb"
 
 
-def public_pool(*extra: bytes) -> DescriptorPool:
+def public_pool(*extra: bytes, public_set: str = PUBLIC_SET) -> DescriptorPool:
     """A new pool with the public files, and those of `extra`: serialised FileDescriptorProtos, in any order.
 
     A module's is `health_pb2.DESCRIPTOR.serialized_pb`. Raises ValueError when a file imports one that is
     neither given nor public, and TypeError when two definitions of a name disagree.
     """
-    public = FileDescriptorSet.FromString(files("turnout_wire").joinpath(PUBLIC_SET).read_bytes())
+    public = FileDescriptorSet.FromString(files("turnout_wire").joinpath(public_set).read_bytes())
     waiting = [*public.file, *(FileDescriptorProto.FromString(serialised) for serialised in extra)]
     pool = DescriptorPool()
     added: set[str] = set()

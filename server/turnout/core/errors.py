@@ -41,6 +41,50 @@ class LoadError(Exception):
         super().__init__(_shown(message))
 
 
+class Refusal(Enum):
+    """Why a change to slots or traffic is refused, by the name that clients read. One row each in
+    `transport/admin_status.py`."""
+
+    ETAG_MISMATCH = "the object is no longer what the etag says"
+    OPERATION_IN_PROGRESS = "another change of the object is under way"
+    ETAG_REQUIRED = "there is no etag"
+    REQUEST_ID_REUSED = "the request id came before with another request"
+    INVALID_SPEC = "what is asked for is not well-formed"
+    INVALID_REQUEST = "the message itself is not well-formed"
+    MODEL_NOT_FOUND = "no such model"
+    SLOT_NOT_FOUND = "no such slot"
+    REVISION_NOT_FOUND = "no such revision in the repository"
+    SLOT_ROUTED = "the slot has traffic, or is kept for a rollback"
+    SLOT_OCCUPIED = "the slot holds a revision"
+    SLOT_NOT_READY = "the slot cannot serve"
+    ROLLBACK_TARGET_UNLOADED = "there is nothing loaded to go back to"
+    GATE_FAILED = "the revision did not pass a check of its load"
+    SIGNATURE_MISMATCH = "the revision takes or gives other tensors than the stable one"
+    MANIFEST_MISMATCH = "the files are not what their SHA256SUMS says"
+    DIGEST_MISMATCH = "the same revision with other files"
+    SLOT_MEMORY = "no room for another resident slot"
+    STATE_STORE = "the journal cannot be written"
+    TOKEN_EXPIRED = "the resume token is too old"  # noqa: S105
+    STOPPING = "the server stops"
+    INTERNAL = "the server's own fault"
+
+
+class ControlError(Exception):
+    """A change that Turnout refuses, or could not carry out. The message goes to the client, as a ServingError's does.
+
+    Attributes:
+        metadata: names and values for programs, such as the current etag.
+        field: of the request, that is at fault; "": none in particular.
+    """
+
+    def __init__(self, refusal: Refusal, message: str, field: str = "", **metadata: object) -> None:
+        self.message = _shown(message)
+        super().__init__(self.message)
+        self.refusal = refusal
+        self.field = field
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+
 def _shown(message: str) -> str:
     shown = printable(message[: _CHARACTERS_MAX + 1])
     return shown if len(shown) <= _CHARACTERS_MAX else f"{shown[:_CHARACTERS_MAX]} ..."

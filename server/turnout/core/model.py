@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from turnout.core.batch_policy import BatchPolicy
+from turnout.core.gates import Golden
 from turnout.core.ids import Revision
 from turnout.core.tensors import Signature, Tensors
 
@@ -63,11 +64,14 @@ class OpenArtefact:
 @dataclass(frozen=True, slots=True)
 class Artefact:
     """A revision's files, hashed. `open` gives them for as long as its context lasts, and raises LoadError where they
-    are no longer what was hashed. `problem` says why there are none."""
+    are no longer what was hashed. `problem` says why there are none. `golden` reads the revision's samples, if it has
+    any, and raises LoadError where they cannot be read. `size_bytes` is that of all files."""
 
     revision: Revision
     open: Callable[[], AbstractContextManager[OpenArtefact]]
     problem: str = ""
+    golden: Callable[[], Golden | None] = lambda: None
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

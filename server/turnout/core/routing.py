@@ -6,15 +6,20 @@ assignment of another Route; its `generation` is its etag.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
+from turnout.core.buckets import BASIS_POINTS, Span, bucket_of, salted, weights_of
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
 
-BASIS_POINTS = 10_000
 FIRST_SLOT = "blue"
+STICKY_METADATA = "turnout-sticky-key"
+STICKY_PARAMETER = "sticky_key"
+STABLE = "@stable"
+CANDIDATE = "@candidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +30,30 @@ class Target:
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """The buckets from `start_bp` up to, not including, `end_bp` belong to `target`."""
+Interval = Span[Target]
 
-    start_bp: int
-    end_bp: int
-    target: Target
+
+@dataclass(frozen=True, slots=True)
+class StickyKey:
+    """Where a request's sticky key is read from, and the salt that spreads keys over the buckets.
+
+    Attributes:
+        metadata: the name in request metadata; "": not read there.
+        parameter: the name among the request's parameters, where metadata has none; "": not read there.
+    """
+
+    metadata: str = STICKY_METADATA
+    parameter: str = STICKY_PARAMETER
+    salt: str = ""  # "": the model's name, which all servers of it share
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Requests whose metadata `metadata` is `value` go to `slot`, whatever the weights."""
+
+    metadata: str
+    value: str
+    slot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +67,18 @@ class Route:
     generation: int
     targets: tuple[Target, ...]
     intervals: tuple[Interval, ...]
+    sticky: StickyKey = StickyKey()
+    pins: tuple[Pin, ...] = ()
+    # Derived once, for the hot path.
+    weights: Mapping[str, int] = field(init=False, repr=False, compare=False)  # of the slots that have any, by name
+    _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _salt: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        weights = {target.slot: weight for target, weight in weights_of(self.intervals).items()}
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "_ends", tuple(interval.end_bp for interval in self.intervals))
+        object.__setattr__(self, "_salt", salted(self.sticky.salt or self.model))
         if not self.intervals:
             return
         gaps = any(left.end_bp != right.start_bp for left, right in pairwise(self.intervals))
@@ -58,17 +90,21 @@ class Route:
         if strangers := {i.target for i in self.intervals} - set(self.targets):
             raise ValueError(f"route of '{self.model}': intervals name slots that are no targets: {strangers}")
 
-    def decide(self, version: int | None, slot: str | None, coin: int) -> Target:
-        """The target that answers: by pins first, else by bucket `coin` in [0, 10000).
+    def decide(self, version: int | None, slot: str | None, coin: int, key: str | None = None) -> Target:
+        """The target that answers: by pins first, else by the sticky key's bucket, else by bucket `coin` in [0, 10000).
 
-        A version that several slots hold is answered by the one with most weight, the first of equals.
+        A version that several slots hold is answered by the one with most weight, the first of equals. A slot pin may
+        name a role: `@stable` or `@candidate`.
 
         Raises:
             ServingError: NOT_FOUND when no target fits the pins, NOT_READY when nothing is routed.
         """
         if version is None and slot is None:
-            return self._bucket(coin)
-        fits = [t for t in self.targets if version in (None, t.revision.version) and slot in (None, t.slot)]
+            return self._bucket(coin if key is None else bucket_of(self._salt, key))
+        name = slot
+        if slot is not None and slot.startswith("@"):
+            name = self._role(slot)
+        fits = [t for t in self.targets if version in (None, t.revision.version) and name in (None, t.slot)]
         if not fits:
             pins = [f"version {version}"] * (version is not None) + [f"slot '{slot}'"] * (slot is not None)
             raise ServingError(
@@ -82,11 +118,33 @@ class Route:
         """The target's share of routed traffic, in basis points."""
         return sum(i.end_bp - i.start_bp for i in self.intervals if i.target == target)
 
-    def _bucket(self, coin: int) -> Target:
-        for interval in self.intervals:
-            if coin < interval.end_bp:
-                return interval.target
-        raise ServingError(Reason.NOT_READY, f"model '{self.model}' has no ready slot with traffic")
+    @property
+    def stable(self) -> Target | None:
+        """The target with the most traffic, of equals the first among the targets; None: nothing is routed."""
+        return max(self.targets, key=self.weight_bp) if self.intervals else None
+
+    @property
+    def candidate(self) -> Target | None:
+        """Until rollouts name one: the target with the most traffic after the stable one; where none has any, the only
+        other target. None: there is none, or it cannot be told."""
+        others = [target for target in self.targets if target != self.stable]
+        if routed := [target for target in others if self.weight_bp(target)]:
+            return max(routed, key=self.weight_bp)
+        return others[0] if self.intervals and len(others) == 1 else None
+
+    def _role(self, role: str) -> str:
+        """The name of the slot that has a role; one that no slot has where there is none."""
+        if role not in (STABLE, CANDIDATE):
+            raise ServingError(
+                Reason.NOT_FOUND, f"model '{self.model}' has no role '{role[:64]}', roles are {STABLE} and {CANDIDATE}"
+            )
+        target = self.stable if role == STABLE else self.candidate
+        return target.slot if target else role
+
+    def _bucket(self, bucket: int) -> Target:
+        if not self.intervals:
+            raise ServingError(Reason.NOT_READY, f"model '{self.model}' has no ready slot with traffic")
+        return self.intervals[bisect_right(self._ends, bucket)].target
 
 
 def starting_slots(versions: Sequence[int]) -> dict[int, str]:

@@ -86,7 +86,8 @@ class InferenceRequest:
     inputs: Tensors
     outputs: tuple[str, ...] = ()  # the requested ones, in order; none: all, in signature order
     version: int | None = None  # a pin: only a slot that holds this version may answer
-    slot: str | None = None  # a pin: only this slot may answer
+    slot: str | None = None  # a pin: only this slot may answer; `@stable` and `@candidate` are roles
+    sticky_key: str | None = None  # requests with the same key go to the same slot; None: chance decides
     request_id: str = ""  # the client's, echoed
     inference_id: str = ""  # the request's id, or one that the server minted; joins logs, shadows and feedback
     deadline_ns: int | None = None  # monotonic; None: the client waits for ever

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from turnout.core.errors import Reason
+from turnout.core.sketch import Sketch
 from turnout.core.tensors import Timings
 
 
@@ -54,14 +55,28 @@ class BatchTally:
 
 @dataclass(slots=True)
 class Account:
-    """Everything counted for one revision in one slot."""
+    """Everything counted for one revision in one slot.
+
+    Attributes:
+        tallies: of all requests. `pinned` has how many of them were pinned: they were not chosen by chance, so no
+            comparison of slots may count them.
+        latencies: of successes, from arrival to answer in nanoseconds: those that were routed, and those pinned.
+    """
 
     tallies: dict[Outcome, Tally] = field(default_factory=lambda: {outcome: Tally() for outcome in Outcome})
+    pinned: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    latencies: tuple[Sketch, Sketch] = field(default_factory=lambda: (Sketch(), Sketch()))
     batches: dict[int, BatchTally] = field(default_factory=dict)  # by rows: bounded by the largest batch
     last_success_ns: int | None = None
 
-    def record_request(self, outcome: Outcome, rows: int, duration_ns: int, timings: Timings | None = None) -> None:
+    def record_request(
+        self, outcome: Outcome, rows: int, duration_ns: int, timings: Timings | None = None, pinned: bool = False
+    ) -> None:
         tally = self.tallies[outcome]
+        if pinned:
+            self.pinned[outcome] += 1
+        if outcome is Outcome.SUCCESS:
+            self.latencies[pinned].observe(duration_ns)
         tally.requests += 1
         tally.rows += rows
         tally.duration_ns += duration_ns
@@ -70,6 +85,10 @@ class Account:
             tally.compute_input_ns += timings.compute_input_ns
             tally.compute_infer_ns += timings.compute_infer_ns
             tally.compute_output_ns += timings.compute_output_ns
+
+    def ended(self, outcome: Outcome, pinned: bool) -> int:
+        """Requests that ended so, of those that were pinned or of those that were routed."""
+        return self.pinned[outcome] if pinned else self.tallies[outcome].requests - self.pinned[outcome]
 
     def record_run(self, timings: Timings) -> None:
         tally = self.batches.setdefault(timings.batch_rows, BatchTally())

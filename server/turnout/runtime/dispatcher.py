@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from turnout.core.batching import Entry
-from turnout.core.errors import ServingError
-from turnout.core.routing import BASIS_POINTS
+from turnout.core.buckets import BASIS_POINTS
+from turnout.core.errors import Reason, ServingError
+from turnout.core.routing import Route
 from turnout.core.tensors import InferenceRequest, InferenceResponse, TensorSpec
 from turnout.runtime.account import OUTCOME_OF, Outcome
-from turnout.runtime.fleet import Fleet, Lease
+from turnout.runtime.fleet import Fleet, Lease, Model
 from turnout.runtime.jobs import Answer, Job
 from turnout.runtime.ports import ClockNs
 from turnout.runtime.runner import expired
 from turnout_wire.tensors import DataType
 
 OnDone = Callable[[InferenceResponse | ServingError], None]
+# What another slot may answer better: not what is the client's doing, nor what no time is left for.
+_SPARED = frozenset({Reason.EXECUTION_FAILED, Reason.QUEUE_FULL, Reason.NOT_READY})
 
 
 class Dispatcher:
@@ -26,20 +29,26 @@ class Dispatcher:
 
     Args:
         draw: chance: an integer in [0, n) for n, such as `random.Random().randrange`.
+        fallback: whether the stable slot answers a routed request that another slot failed, once, as long as its
+            deadline allows. The failure counts against the slot that failed.
     """
 
-    def __init__(self, fleet: Fleet, clock_ns: ClockNs, draw: Callable[[int], int]) -> None:
+    def __init__(self, fleet: Fleet, clock_ns: ClockNs, draw: Callable[[int], int], fallback: bool = False) -> None:
         self._fleet = fleet
+        self._fallback = fallback
         self._clock_ns = clock_ns
         self._draw = draw
 
-    def find(self, model: str, version: int | None, slot: str | None) -> None:
-        """Whether there is anybody to ask, before more of a request is read.
+    def find(self, model: str, version: int | None, slot: str | None) -> Route | None:
+        """Whether there is anybody to ask, before more of a request is read. Returns the route, which says where else
+        pins and the sticky key are to be read from.
 
         Raises:
             ServingError: NOT_FOUND or NOT_READY.
         """
-        self._fleet.model(model).find(version, slot)
+        found = self._fleet.model(model)
+        found.find(version, slot)
+        return found.route
 
     def infer(self, request: InferenceRequest, on_done: OnDone) -> Ticket:
         """Send a request on its way; `on_done` is called once, later, on the loop thread, unless it is cancelled.
@@ -49,7 +58,7 @@ class Dispatcher:
         """
         model = self._fleet.model(request.model)
         lease = model.lease(request, self._draw(BASIS_POINTS))
-        ticket = Ticket(request, lease, on_done, self._clock_ns)
+        ticket = Ticket(request, lease, on_done, self._clock_ns, model if self._fallback else None)
         ticket.submit()
         return ticket
 
@@ -57,9 +66,11 @@ class Dispatcher:
 class Ticket:
     """One request on its way: holds the lease, and closes it exactly once."""
 
-    __slots__ = ("_clock_ns", "_entry", "_lease", "_on_done", "_open", "_started_ns", "_wanted", "request")
+    __slots__ = ("_clock_ns", "_entry", "_lease", "_on_done", "_open", "_spare", "_started_ns", "_wanted", "request")
 
-    def __init__(self, request: InferenceRequest, lease: Lease, on_done: OnDone, clock_ns: ClockNs) -> None:
+    def __init__(
+        self, request: InferenceRequest, lease: Lease, on_done: OnDone, clock_ns: ClockNs, spare: Model | None
+    ) -> None:
         self.request = request
         self._lease = lease
         self._on_done = on_done
@@ -68,13 +79,15 @@ class Ticket:
         self._entry: Entry[Job] | None = None
         self._open = True  # the lease is held
         self._wanted = True  # someone waits for the answer
+        self._spare = spare  # whose stable slot may answer instead
 
     def submit(self) -> None:
         try:
             self._entry = self._lease.cargo.batcher.submit(self)
         except ServingError as refusal:
             self._close(OUTCOME_OF.get(refusal.reason, Outcome.FAILED))
-            raise
+            if not self._resubmit(refusal):
+                raise
         except Exception:
             self._close(Outcome.FAILED)  # a fault of our own must not keep the lease: the slot could never unload
             raise
@@ -86,6 +99,8 @@ class Ticket:
         else:
             result, answer = Outcome.SUCCESS, outcome
         self._close(result if self._wanted else Outcome.CANCELLED, answer)
+        if self._wanted and isinstance(outcome, ServingError) and self._resubmit(outcome):
+            return
         if self._wanted:
             self._on_done(outcome if isinstance(outcome, ServingError) else self._response(outcome))
 
@@ -110,6 +125,19 @@ class Ticket:
         if self._lease.cargo.batcher.cancel(self._entry):
             self.complete(expired(self.request))
 
+    def _resubmit(self, error: ServingError) -> bool:
+        """Give a request that failed to the stable slot, where that is another; False: the failure stands."""
+        model, self._spare = self._spare, None
+        lease = model.lease_stable(self._lease) if model is not None and error.reason in _SPARED else None
+        if lease is None:
+            return False
+        self._lease, self._entry, self._open, self._started_ns = lease, None, True, self._clock_ns()
+        try:
+            self.submit()
+        except ServingError:
+            return False  # the first failure is what the client learns: this one is about the way out
+        return True
+
     def _close(self, result: Outcome, answer: Answer | None = None) -> None:
         if not self._open:
             raise RuntimeError(f"request '{self.request.inference_id}' ended twice")
@@ -117,7 +145,8 @@ class Ticket:
         now_ns = self._clock_ns()
         account = self._lease.slot.account
         rows = self._entry.rows if self._entry is not None else 0
-        account.record_request(result, rows, now_ns - self._started_ns, answer.timings if answer else None)
+        duration_ns = now_ns - self._started_ns
+        account.record_request(result, rows, duration_ns, answer.timings if answer else None, self._lease.pinned)
         if result is Outcome.SUCCESS:
             account.last_success_ns = now_ns
         if self._entry is not None:

@@ -21,17 +21,26 @@ class Lease:
     slot: Slot
     cargo: Cargo
     generation: int
+    pinned: bool = False  # the request said who shall answer: it tells nothing about the split
 
 
 @dataclass(slots=True)
 class Model:
     """A name that clients call. `route` is replaced by one assignment, by one writer; None until the first slot is
-    READY. `problem` says why a model of the repository cannot be used at all."""
+    READY. `problem` says why a model of the repository cannot be used at all. `routed` counts by slot the requests that
+    the present generation of the route has sent there, pinned ones apart."""
 
     name: str
     route: Route | None = None
     slots: dict[str, Slot] = field(default_factory=dict)
     problem: str = ""
+    routed: dict[str, int] = field(default_factory=dict)
+
+    def assign(self, route: Route | None) -> None:
+        """Replace the route: the next request sees it. A new generation counts anew."""
+        if route is None or self.route is None or route.generation != self.route.generation:
+            self.routed = {}
+        self.route = route
 
     def ready_slots(self) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.state is SlotState.READY]
@@ -48,28 +57,46 @@ class Model:
         """Raises:
         ServingError: NOT_FOUND or NOT_READY, as a request with these pins would.
         """
+        if version is None and slot is None and self.route is not None and self.route.intervals:
+            if not any(self.slots[name].state is SlotState.READY for name in self.route.weights):
+                self._decide(None, None, 0)[0].ready()
+            return
         self._decide(version, slot, 0)[0].ready()
 
     def slot_of(self, version: int | None) -> Slot:
-        """The READY slot to ask about this version; None: about the model, even where nothing is routed.
+        """The slot to ask about this version; None: about the model: the stable one, or the newest where nothing is
+        routed.
 
         Raises:
             ServingError: NOT_FOUND or NOT_READY, as for a request.
         """
-        if self.route is not None and version is None and not self.route.intervals:
-            return self.slots[max(self.route.targets, key=lambda target: target.revision.version).slot]
+        if self.route is not None and version is None and self.route.targets:
+            newest = max(self.route.targets, key=lambda target: target.revision.version)
+            return self.slots[(self.route.stable or newest).slot]
         return self._decide(version, None, 0)[0]
 
     def lease(self, request: InferenceRequest, coin: int) -> Lease:
         """Route a request and lease its slot, with nothing in between."""
-        slot, generation = self._decide(request.version, request.slot, coin)
-        return Lease(slot, slot.lease(), generation)
+        pinned = request.version is not None or request.slot is not None
+        slot, generation = self._decide(request.version, request.slot, coin, request.sticky_key)
+        if not pinned:
+            self.routed[slot.name] = self.routed.get(slot.name, 0) + 1
+        return Lease(slot, slot.lease(), generation, pinned)
 
-    def _decide(self, version: int | None, slot: str | None, coin: int) -> tuple[Slot, int]:
+    def lease_stable(self, instead_of: Lease) -> Lease | None:
+        """The stable slot, for a routed request that another slot failed; None: there is no other that is READY. Chance
+        did not send it there, so it is counted with the pinned ones."""
+        stable = self.route.stable if self.route is not None else None
+        if stable is None or self.route is None or instead_of.pinned or stable.slot == instead_of.slot.name:
+            return None
+        slot = self.slots[stable.slot]
+        return Lease(slot, slot.lease(), self.route.generation, pinned=True) if slot.state is SlotState.READY else None
+
+    def _decide(self, version: int | None, slot: str | None, coin: int, key: str | None = None) -> tuple[Slot, int]:
         if self.route is None:
             raise self._unroutable()
         try:
-            target = self.route.decide(version, slot, coin)
+            target = self.route.decide(version, slot, coin, key)
         except ServingError:
             self._refuse_unready(version, slot)
             raise

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from turnout.core.errors import LoadError
+from turnout.core.gates import Gate
 from turnout.core.model import Artefact, ModelSpec
 from turnout.core.routing import Target, starting_route, starting_slots
 from turnout.core.slots import SlotState
@@ -17,6 +18,7 @@ from turnout.runtime.account import Account
 from turnout.runtime.batcher import Batcher
 from turnout.runtime.budget import Budget
 from turnout.runtime.fleet import Fleet, Model
+from turnout.runtime.gates import Gates
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.ports import Backend, ClockNs, Executors, Loaded, ModelSource, Observer, Offload
 from turnout.runtime.slot import Cargo, Slot
@@ -42,28 +44,43 @@ class Opener:
         for source in sources:
             model = Model(source.name, problem=source.problem)
             fleet.add(model)
-            slots = starting_slots([artefact.revision.version for artefact in source.artefacts])
-            for artefact in source.artefacts:
-                slot = Slot(model.name, slots[artefact.revision.version], self.observer)
-                model.slots[slot.name] = slot
-                await self.fill(slot, source, artefact)
-            ready = [Target(s.name, s.revision) for s in model.ready_slots() if s.revision is not None]
-            if ready:
-                model.route = starting_route(model.name, ready)
+            await self.open_model(model, source)
         return fleet
 
-    async def fill(self, slot: Slot, source: ModelSource, artefact: Artefact) -> None:
-        """Load and warm an artefact into an empty slot; leaves it READY, or FAILED with the reason."""
+    async def open_model(self, model: Model, source: ModelSource) -> None:
+        """Every allowed version of one model, in its starting slot, and the starting route."""
+        slots = starting_slots([artefact.revision.version for artefact in source.artefacts])
+        for artefact in source.artefacts:
+            slot = Slot(model.name, slots[artefact.revision.version], self.observer)
+            model.slots[slot.name] = slot
+            await self.fill(slot, source, artefact)
+        ready = [Target(s.name, s.revision) for s in model.ready_slots() if s.revision is not None]
+        if ready:
+            model.assign(starting_route(model.name, ready))
+
+    async def fill(self, slot: Slot, source: ModelSource, artefact: Artefact, gates: Gates | None = None) -> None:
+        """Load and warm an artefact into an empty slot, and hold it to `gates`; leaves it READY, or FAILED with the
+        reason. At start there are no gates but these: nobody waits to be told, and clients have seen no other model."""
         started_ns = self.clock_ns()
         slot.revision = artefact.revision
         slot.account = Account()
+        slot.size_bytes = artefact.size_bytes
+        gates = gates or Gates(None, True, lambda: None)
+        slot.gates = gates
         slot.move(SlotState.LOADING)
+        at = Gate.MANIFEST
         try:
             if artefact.problem:
                 raise LoadError(artefact.problem)
+            gates.passed(at)
+            at = Gate.PREFLIGHT
             loaded = await self.offload(self.backend.load, artefact, source.execution)
+            gates.passed(at)
+            gates.memory(loaded)
+            at = Gate.SIGNATURE
             spec = await self.offload(source.complete, artefact.revision.version, loaded.declared)
             slot.move(SlotState.WARMING)
+            at = Gate.WARMUP
             first, inferred = loaded.sessions[0], spec.batch_inferred
             bytes_max = self.warmup_bytes_max
             if doubt := await self.offload(doubt_batching, spec.signature, first, inferred, bytes_max):
@@ -71,8 +88,12 @@ class Opener:
             profile_ns, warnings = await self.offload(
                 warm, spec.signature, loaded, self.clock_ns, spec.warmup, bytes_max
             )
+            gates.passed(at)
+            gates.signature(spec)
+            await self.offload(gates.samples, loaded, spec)
             spec = replace(spec, warmup=())  # its tensors may be large
         except LoadError as refusal:
+            gates.failed(refusal, at)
             slot.move(SlotState.FAILED, str(refusal), refusal.__cause__)
             return
         batcher = Batcher(

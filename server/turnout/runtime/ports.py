@@ -11,7 +11,9 @@ from turnout.core.batching import Decision
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec
 from turnout.core.slots import SlotState
+from turnout.core.snapshot import Line, Remembered
 from turnout.core.tensors import Signature, Tensors
+from turnout.core.traffic import Traffic
 from turnout_wire.tensors import Array
 
 P = ParamSpec("P")
@@ -69,6 +71,17 @@ class ModelSource(Protocol):
         """
 
 
+class Revisions(Protocol):
+    """Where revisions are looked up that are asked for while the server runs."""
+
+    def find(self, model: str, version: int | None, variant: str = "") -> tuple[ModelSource, Artefact]:
+        """A revision as it is now (None: the newest that its model allows by itself); blocks.
+
+        Raises:
+            ControlError: REVISION_NOT_FOUND, MANIFEST_MISMATCH, or GATE_FAILED where its files cannot be used.
+        """
+
+
 class Worker(Protocol):
     """What executors drive. `poll` and `execute` are called on executor threads, `deliver` on the loop."""
 
@@ -118,5 +131,51 @@ class Observer(Protocol):
         why: str,
         cause: BaseException | None,
     ) -> None: ...
+    def noticed(self, what: str) -> None: ...
     def handler_failed(self, method: str, error_id: str, error: BaseException) -> None: ...
     def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None: ...
+
+
+class JournalError(Exception):
+    """The journal cannot be written or read. Whether what was to be written is there is not known."""
+
+
+class JournalConflict(JournalError):
+    """Somebody else has written the model's state meanwhile; nothing was written."""
+
+
+class Journal(Protocol):
+    """Where changes are kept. Blocks, so it is called off the loop. What `commit` has returned from is still there
+    after a crash of the process or the machine; what raised may be there or not, but never in part.
+
+    All raise JournalError.
+    """
+
+    def states(self) -> dict[str, Traffic]:
+        """Every model's last state."""
+
+    def version(self, model: str) -> int:
+        """Of the model's last state; 0: there is none."""
+
+    def commit(
+        self, expected: int, state: Traffic, lines: Sequence[Line], request: Remembered | None = None
+    ) -> list[Line]:
+        """Write a model's next state, the lines that tell of it and the request that led to it: all or nothing.
+
+        Returns:
+            The lines with their numbers, which only grow.
+
+        Raises:
+            JournalConflict: the last state's version is not `expected`.
+        """
+
+    def remembered(self, request_id: str, now_ns: int) -> Remembered | None:
+        """A request of the last 24 hours."""
+
+    def remember_answer(self, request_id: str, answer: bytes) -> None:
+        """Keep the first answer to a request that was committed."""
+
+    def lines(self, model: str | None, limit: int, before_seq: int | None = None, since_seq: int = 0) -> list[Line]:
+        """The newest first: those of a model (None: of all) with since_seq < seq < before_seq."""
+
+    def close(self) -> None: ...

@@ -14,6 +14,7 @@ from turnout.core.model import ModelSpec
 from turnout.core.slots import NEXT, SlotState
 from turnout.runtime.account import Account
 from turnout.runtime.batcher import Batcher
+from turnout.runtime.gates import Gates
 from turnout.runtime.ports import Observer
 
 
@@ -41,6 +42,8 @@ class Slot:
         self.message = ""  # why it FAILED
         self.warnings: tuple[str, ...] = ()
         self.cargo: Cargo | None = None
+        self.gates: Gates | None = None  # what its load was held to
+        self.size_bytes = 0  # of its revision's files: what it takes at least
         self.account = Account()
         self._observer = observer
         self._leases = 0

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from turnout.core.errors import LoadError
+from turnout.core.errors import ControlError, LoadError, Refusal
+from turnout.core.gates import Gate
 from turnout.core.ids import Revision, is_name, parse_version, printable
 from turnout.core.model import Artefact, Execution, ModelSpec, OpenArtefact
 from turnout.core.tensors import Signature
+from turnout.store.checksums import CHECKSUMS
 from turnout.store.complete import complete
 from turnout.store.contained import Folder, Root
+from turnout.store.golden import read_golden
 from turnout.store.manifest import Manifest, read_manifest
 from turnout.store.model_config import ModelConfiguration
 from turnout.store.named_files import ReadFile, no_files
@@ -70,8 +73,36 @@ class Repository:
         models = (self._model(root, name) for name in names if not name.startswith("."))
         return [model for model in models if model is not None]
 
-    def _model(self, root: Folder, name: str) -> RepositoryModel | None:
-        """None: it is no folder."""
+    def find(self, model: str, version: int | None, variant: str = "") -> tuple[RepositoryModel, Artefact]:
+        """One version as it is now, also one that the version policy leaves out; blocks, since its files are hashed.
+
+        Args:
+            version: None: the newest that the version policy allows.
+
+        Raises:
+            ControlError: REVISION_NOT_FOUND, MANIFEST_MISMATCH, or GATE_FAILED where its files cannot be used.
+        """
+        title = f"{model[:128]}/{version or 'newest'}" + (f"@{variant[:64]}" if variant else "")
+        try:
+            root = Folder(Root(self.root, self.limits.hard_links))
+            found = self._model(root, model, version) if is_name(model) and model in root.names() else None
+        except OSError as error:
+            raise _not_found(title, f"the repository cannot be read: {error.strerror}") from error
+        if found is None:
+            raise _not_found(title, f"the model repository has no folder '{model[:128]}'")
+        if variant:
+            raise _not_found(title, "it has no variants")
+        if found.problem or not found.artefacts:
+            raise _not_found(title, found.problem or "it is not in the model repository")
+        artefact = found.artefacts[0]
+        if artefact.problem:
+            mismatch = f"{CHECKSUMS} " in artefact.problem
+            refusal = Refusal.MANIFEST_MISMATCH if mismatch else Refusal.GATE_FAILED
+            raise ControlError(refusal, artefact.problem, gate=Gate.MANIFEST.value, revision=title)
+        return found, artefact
+
+    def _model(self, root: Folder, name: str, version: int | None = None) -> RepositoryModel | None:
+        """None: it is no folder. `version`: that one only, whatever the policy."""
         # Whatever characters the file system has; a backslash of its own stays apart from an escape's.
         title = name if is_name(name) else printable(name.replace("\\", "\\\\"))
         try:
@@ -80,7 +111,7 @@ class Repository:
                 raise LoadError("its name has other characters than letters, digits, '.', '_' and '-', or over 128")
             configuration = ModelConfiguration.parse(name, _config_text(folder), self.limits.op_libraries)
             _check_limits(configuration, self.limits)
-            artefacts, manifests = _versions(folder, configuration)
+            artefacts, manifests = _versions(folder, configuration, version)
         except NotADirectoryError:
             return None
         except LoadError as refusal:
@@ -143,12 +174,20 @@ def _check_limits(configuration: ModelConfiguration, limits: ModelLimits) -> Non
         )
 
 
-def _versions(folder: Folder, configuration: ModelConfiguration) -> tuple[tuple[Artefact, ...], dict[int, Manifest]]:
-    """What the policy allows, newest first."""
+def _not_found(title: str, why: str) -> ControlError:
+    return ControlError(Refusal.REVISION_NOT_FOUND, f"no revision '{title}': {why}", revision=title)
+
+
+def _versions(
+    folder: Folder, configuration: ModelConfiguration, only: int | None = None
+) -> tuple[tuple[Artefact, ...], dict[int, Manifest]]:
+    """What the policy allows, newest first; or only one."""
     present = {version for name in folder.names() if (version := parse_version(name)) and _is_version(folder, name)}
     if not present:
         raise LoadError("it has no version folder: put the model into a folder named 1, 2, ...")
-    chosen = sorted(configuration.versions(present), reverse=True)
+    if only is not None and only not in present:
+        raise LoadError(f"it has no version {only}, it has {', '.join(map(str, sorted(present)))}")
+    chosen = [only] if only is not None else sorted(configuration.versions(present), reverse=True)
     libraries = configuration.execution().op_libraries
     artefacts = []
     manifests = {}
@@ -161,7 +200,10 @@ def _versions(folder: Folder, configuration: ModelConfiguration) -> tuple[tuple[
             artefacts.append(Artefact(revision, partial(_refuse, str(refusal)), str(refusal)))
             continue
         manifests[version] = manifest
-        artefacts.append(Artefact(Revision(configuration.name, version, "", manifest.digest), manifest.open))
+        size = sum(file.size for _, file in manifest.named())
+        named = Revision(configuration.name, version, "", manifest.digest)
+        golden = partial(read_golden, manifest.folder)
+        artefacts.append(Artefact(named, manifest.open, golden=golden, size_bytes=size))
     return tuple(artefacts), manifests
 
 

@@ -77,6 +77,10 @@ class LogObserver:
     def handler_failed(self, method: str, error_id: str, error: BaseException) -> None:
         self._log.error("internal error", method=method, error_id=error_id, exc_info=error)
 
+    def noticed(self, what: str) -> None:
+        """What an operator should know and nobody asked about, such as a revision that is gone."""
+        self._log.warning("notice", what=what)
+
     def model_refused(self, model: str, why: str) -> None:
         """A folder of the repository that holds no model which could be loaded at all."""
         self._log.error("model cannot be used", model=model, why=why)

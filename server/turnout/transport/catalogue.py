@@ -6,8 +6,8 @@ They read the fleet and change nothing. What Turnout does not do is answered her
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from turnout.core.errors import Reason, ServingError
 from turnout.core.slots import SlotState
@@ -17,6 +17,7 @@ from turnout.runtime.fleet import Fleet, Model
 from turnout.runtime.ports import ClockNs
 from turnout.runtime.slot import Cargo, Slot
 from turnout.transport.codec import version_of
+from turnout.transport.model_control import control_handlers
 from turnout.transport.status import Context, UnaryHandler
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.gen import model_config_pb2
@@ -24,8 +25,6 @@ from turnout_wire.gen import model_config_pb2
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "statistics")
 
 _UNSUPPORTED = {
-    "RepositoryModelLoad": "models are loaded when the server starts: restart it to load others",
-    "RepositoryModelUnload": "models stay loaded until the server stops",
     "SystemSharedMemoryStatus": "Turnout has no shared memory: send tensors in the request",
     "SystemSharedMemoryRegister": "Turnout has no shared memory: send tensors in the request",
     "SystemSharedMemoryUnregister": "Turnout has no shared memory: send tensors in the request",
@@ -51,6 +50,7 @@ class Catalogue:
 
     Args:
         ready: whether the server takes requests.
+        control: the two RPCs that load and unload models.
     """
 
     fleet: Fleet
@@ -58,6 +58,7 @@ class Catalogue:
     server_version: str
     ready: Callable[[], bool]
     clock_ns: ClockNs
+    control: Mapping[str, UnaryHandler] = field(default_factory=lambda: control_handlers(None))
 
     def handlers(self) -> dict[str, UnaryHandler]:
         """By RPC name."""
@@ -72,7 +73,7 @@ class Catalogue:
             "RepositoryIndex": self._repository_index,
         }
         answers |= {name: _unsupported(name, instead) for name, instead in _UNSUPPORTED.items()}
-        return {name: _handler(answer) for name, answer in answers.items()}
+        return {name: _handler(answer) for name, answer in answers.items()} | dict(self.control)
 
     def _server_metadata(self, raw: bytes) -> bytes:
         return pb.ServerMetadataResponse(

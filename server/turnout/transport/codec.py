@@ -18,12 +18,21 @@ from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
 from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.transport import framing
-from turnout.transport.plan import DecodeLimits, InputPlan, Plan, invalid, plan_of, version_of
+from turnout.transport.plan import DecodeLimits, InputPlan, Plan, invalid, plan_of, read_sticky_key, version_of
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.tensors import Array, DataType, TensorError, from_contents, from_raw, to_bytes, to_raw
 from turnout_wire.varint import to_varint
 
-__all__ = ["Asked", "DecodeLimits", "Received", "Requests", "encode", "encode_stream_error", "version_of"]
+__all__ = [
+    "Asked",
+    "DecodeLimits",
+    "Received",
+    "Requests",
+    "encode",
+    "encode_stream_error",
+    "read_sticky_key",
+    "version_of",
+]
 
 MESSAGE_BYTES_MAX = 2**31 - 1  # gRPC's own limit
 # Headers of requests whose plans are kept. A plan takes up to about thirty times its header.
@@ -109,11 +118,18 @@ class Received:
         self._limits = limits
         self._message = message
 
-    def request(self, deadline_ns: int | None, version: int | None = None, slot: str | None = None) -> InferenceRequest:
+    def request(
+        self,
+        deadline_ns: int | None,
+        version: int | None = None,
+        slot: str | None = None,
+        sticky_key: str | None = None,
+    ) -> InferenceRequest:
         """The request. Its arrays cannot be written; where one is not a copy, it is a view over the message.
 
         Args:
             version, slot: the pins, which the caller has read and found to be there.
+            sticky_key: as `read_sticky_key` gives it.
 
         Raises:
             ServingError: INVALID_REQUEST or UNSUPPORTED, naming the tensor or parameter.
@@ -130,6 +146,7 @@ class Received:
             outputs=plan.outputs,
             version=version,
             slot=slot,
+            sticky_key=sticky_key,
             request_id=request_id,
             inference_id=request_id or f"{_mint(64):016x}",
             deadline_ns=deadline_ns,

@@ -34,6 +34,10 @@ class Health:
     def set_serving(self, serving: bool) -> None:
         """Takes effect for the next Check, and wakes every watcher."""
         self.serving = serving
+        self.refresh()
+
+    def refresh(self) -> None:
+        """A model may answer by now that did not, or no more: wakes every watcher."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

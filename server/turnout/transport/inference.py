@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
 from turnout.core.errors import Reason, ServingError
@@ -13,6 +13,8 @@ from turnout.runtime.ports import ClockNs, Observer
 from turnout.transport import codec
 from turnout.transport.calls import Call, CallLimits, Calls
 from turnout.transport.status import Context, as_refusal
+
+Metadata = Iterable[tuple[str, str | bytes]]
 
 SLOT_PIN = "turnout-slot"  # request metadata
 _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is lost
@@ -84,8 +86,7 @@ class InferenceHandlers:
         self._refuse_when_closed()
         self._calls.refuse_beyond_bounds()
         raw = await self._calls.receive(call, context)
-        slot = _metadata(context, SLOT_PIN)
-        request = self._decode(self._requests.read(raw), slot, context)
+        request = self._decode(self._requests.read(raw), _metadata(context), context)
         del raw  # what the request does not hold is not kept while it waits
         answer = codec.encode(request, await self._answer(request), identity=self._identity)
         return self._calls.answered(call, answer)
@@ -95,12 +96,12 @@ class InferenceHandlers:
         client asked for `triton_grpc_error`. When the client leaves, all of its requests do."""
         call = self._calls.begin(context)
         self._calls.refuse_beyond_bounds()
-        end_on_error = _metadata(context, _END_ON_ERROR) == "true"
-        slot = _metadata(context, SLOT_PIN)
+        metadata = _metadata(context)
+        end_on_error = _value(metadata, _END_ON_ERROR) == "true"
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._stream_inflight_max)
         async with _Tasks() as tasks:
-            reader = tasks.start(self._read(raws, context, call, slot, places, answers, tasks))
+            reader = tasks.start(self._read(raws, context, call, metadata, places, answers, tasks))
             self._readers.add(reader)
             reader.add_done_callback(self._readers.discard)
             reader.add_done_callback(lambda _: answers.put_nowait(None))  # however it ends: even before it began
@@ -125,25 +126,25 @@ class InferenceHandlers:
         raws: AsyncIterator[bytes],
         context: Context,
         call: Call,
-        slot: str | None,
+        metadata: Metadata,
         places: asyncio.Semaphore,
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None],
         tasks: _Tasks,
     ) -> None:
         await places.acquire()
         async for raw in raws:
-            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call, slot)))
+            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call, metadata)))
             await places.acquire()
 
     async def _answer_streamed(
-        self, raw: bytes, context: Context, call: Call, slot: str | None
+        self, raw: bytes, context: Context, call: Call, metadata: Metadata
     ) -> bytes | _StreamError:
         asked = codec.Asked()
         try:
             received = self._requests.read(raw)
             asked = codec.Asked.of(received, self._id_characters_max)
             self._calls.refuse_beyond_bounds()
-            request = self._decode(received, slot, context)
+            request = self._decode(received, metadata, context)
             del raw, received  # as above
             answer = codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
             call.hold(len(answer))
@@ -155,13 +156,21 @@ class InferenceHandlers:
         if self._closed:
             raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
 
-    def _decode(self, received: codec.Received, slot: str | None, context: Context) -> InferenceRequest:
+    def _decode(self, received: codec.Received, metadata: Metadata, context: Context) -> InferenceRequest:
         """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
         version = codec.version_of(received.plan.model_version)
-        self._dispatcher.find(received.plan.model, version, slot)
+        slot = _value(metadata, SLOT_PIN)
+        route = self._dispatcher.find(received.plan.model, version, slot)
+        sticky_key = None
+        if route is not None and slot is None and version is None:
+            slot = next((pin.slot for pin in route.pins if _value(metadata, pin.metadata) == pin.value), None)
+            if slot is None:
+                sticky = route.sticky
+                key = _value(metadata, sticky.metadata) if sticky.metadata else None
+                sticky_key = codec.read_sticky_key(received.plan, key, sticky.parameter)
         remaining_s = context.time_remaining()
         deadline_ns = None if remaining_s is None else self._clock_ns() + int(remaining_s * 1e9)
-        return received.request(deadline_ns, version, slot)
+        return received.request(deadline_ns, version, slot, sticky_key)
 
     async def _answer(self, request: InferenceRequest) -> InferenceResponse:
         loop = asyncio.get_running_loop()
@@ -220,8 +229,12 @@ class _Tasks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _metadata(context: Context, key: str) -> str | None:
-    for name, value in context.invocation_metadata() or ():
+def _metadata(context: Context) -> Metadata:
+    return context.invocation_metadata() or ()
+
+
+def _value(metadata: Metadata, key: str) -> str | None:
+    for name, value in metadata:
         if name == key:
             return value if isinstance(value, str) else value.decode(errors="replace")
     return None

@@ -6,7 +6,7 @@ What a model takes is checked later, against its signature; here only the messag
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple, TypeAlias
 
@@ -17,6 +17,7 @@ from turnout.core.ids import parse_version
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.tensors import RANK_MAX, DataType
 
+STICKY_CHARACTERS_MAX = 256  # a hash, an email address, a UUID
 _BYTES = DataType.BYTES
 _BOOL = DataType.BOOL
 # The kinds that request parameters come in. Those of sequences mean nothing here, but must be well-formed.
@@ -67,6 +68,7 @@ class Plan:
     """A header. Where something is wrong with it, what comes before that in the order of checks, and the refusal.
 
     Attributes:
+        texts: the request parameters that are strings; None for those that are something else.
         inputs_count: raw contents that the message needs, if it has any; 0 where the refusal comes before that.
         refusal: what is told once the inputs before it have been read.
     """
@@ -79,6 +81,7 @@ class Plan:
     outputs: tuple[str, ...]
     classes: Mapping[str, int]
     refusal: tuple[Reason, str] | None
+    texts: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def plan_of(message: pb.ModelInferRequest, raw: bool, limits: DecodeLimits) -> Plan:
@@ -88,6 +91,7 @@ def plan_of(message: pb.ModelInferRequest, raw: bool, limits: DecodeLimits) -> P
         raw: whether the message has raw contents, which the header does not show.
     """
     parameters = Parameters()
+    texts: dict[str, str | None] = {}
     inputs: list[InputPlan] = []
     inputs_count = 0
     outputs: tuple[str, ...] = ()
@@ -97,6 +101,10 @@ def plan_of(message: pb.ModelInferRequest, raw: bool, limits: DecodeLimits) -> P
         _refuse_crowd("parameters", message.parameters, limits)
         _refuse_crowd("inputs", message.inputs, limits)
         _refuse_crowd("outputs", message.outputs, limits)
+        texts = {
+            key: value.string_param if value.HasField("string_param") else None
+            for key, value in message.parameters.items()
+        }
         parameters = _parameters(message)
         _refuse_twice("input", message.inputs)
         _refuse_twice("output", message.outputs)
@@ -114,6 +122,7 @@ def plan_of(message: pb.ModelInferRequest, raw: bool, limits: DecodeLimits) -> P
         outputs,
         classes,
         refusal,
+        texts,
     )
 
 
@@ -129,6 +138,22 @@ def version_of(text: str) -> int | None:
     if version is None:
         raise invalid(f"model version '{text[:64]}' is not a number from 1 without sign or leading zero")
     return version
+
+
+def read_sticky_key(plan: Plan, metadata: str | None, parameter: str) -> str | None:
+    """The key that a request is routed by: from its metadata, else from its parameter of that name.
+
+    Raises:
+        ServingError: INVALID_REQUEST when it is no string, or too long.
+    """
+    key = metadata
+    if key is None and parameter in plan.texts:
+        key = plan.texts[parameter]
+        if key is None:
+            raise invalid(f"parameter '{parameter}' is no string_param, and requests are routed by it: make it one")
+    if key is not None and len(key) > STICKY_CHARACTERS_MAX:
+        raise invalid(f"the sticky key has {len(key)} characters, the limit is {STICKY_CHARACTERS_MAX}: send its hash")
+    return key or None
 
 
 def _parameters(message: pb.ModelInferRequest) -> Parameters:

@@ -11,18 +11,19 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from turnout.core.errors import Reason, ServingError
 from turnout.transport.health import HEALTH_SERVICE
 from turnout.transport.status import Context, refuse
-from turnout_wire.descriptors import public_pool
+from turnout_wire.descriptors import PUBLIC_SET, public_pool
 from turnout_wire.service import SERVICE
 
 REFLECTION_PATH = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
 
 
 class Reflection:
-    """Says which services there are, and their files: package `inference`, no private name."""
+    """Says which services there are, and their files, under public names: by default those of the data plane."""
 
-    def __init__(self) -> None:
-        names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-        pool = public_pool(health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
+    def __init__(self, service: str = SERVICE, public_set: str = PUBLIC_SET) -> None:
+        names = (service, *((HEALTH_SERVICE,) if service == SERVICE else ()), reflection.SERVICE_NAME)
+        more = (health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
+        pool = public_pool(*more, public_set=public_set)
         self._servicer = reflection.aio.ReflectionServicer(names, pool=pool)
         self._open: set[asyncio.Task[None]] = set()
         self._closed = False

@@ -74,7 +74,7 @@ class GrpcServer:
         self._reflection = Reflection()
         reflect = guarded_stream("ServerReflectionInfo", self._reflection.stream, observer)
         handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(reflect)
-        self._server.add_generic_rpc_handlers((_Paths(handlers),))
+        self._server.add_generic_rpc_handlers((Paths(handlers),))
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve; returns the port, which differs from `port` when that is 0.
@@ -82,7 +82,7 @@ class GrpcServer:
         Raises:
             PortInUse: another process listens there, or the address is not this machine's.
         """
-        address = f"{f'[{host}]' if ':' in host else host}:{port}"
+        address = listen_address(host, port)
         try:
             bound = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -106,7 +106,12 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
 
-class _Paths(grpc.GenericRpcHandler):
+def listen_address(host: str, port: int) -> str:
+    """As gRPC takes it."""
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class Paths(grpc.GenericRpcHandler):
     """Method handlers by path."""
 
     def __init__(self, handlers: dict[str, Handler]) -> None:

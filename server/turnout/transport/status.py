@@ -55,11 +55,11 @@ async def refuse(context: Context, error: ServingError, table: StatusTable = STA
     metadata: tuple[tuple[str, str], ...] = ()
     if error.retry_after_ms is not None:
         metadata = (("grpc-retry-pushback-ms", str(error.retry_after_ms)),)
-    await context.abort(table[error.reason], _cut(error.message), metadata)
+    await context.abort(table[error.reason], cut(error.message), metadata)
     raise AssertionError("abort returned")
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """What clients wrote into names may be long; the rest of the sentence is not."""
     raw = text.encode(errors="replace")
     return raw[:_TEXT_BYTES_MAX].decode(errors="ignore") + ("..." if len(raw) > _TEXT_BYTES_MAX else "")

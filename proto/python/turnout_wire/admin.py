@@ -1,0 +1,108 @@
+"""The admin plane's RPCs under their public names, as `service` has the data plane's: a table for servers and stubs
+for clients, and the typed details of an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import Message
+
+from turnout_wire.gen import slots_pb2 as pb
+
+if TYPE_CHECKING:
+    import grpc.aio
+    from google.rpc.error_details_pb2 import ErrorInfo
+    from grpc import UnaryStreamMultiCallable as Stream
+    from grpc import UnaryUnaryMultiCallable as Unary
+    from grpc.aio import UnaryStreamMultiCallable as AioStream
+    from grpc.aio import UnaryUnaryMultiCallable as AioUnary
+
+SERVICE: Final = "turnout.admin.v1.SlotService"
+ERROR_DOMAIN: Final = "turnout.admin.v1"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC. A stream is one of the server's."""
+
+    name: str
+    request: type[Message]
+    response: type[Message]
+    stream: bool
+
+    @property
+    def path(self) -> str:
+        """The path of a call, with the public service name."""
+        return f"/{SERVICE}/{self.name}"
+
+
+METHODS: Final[dict[str, Method]] = {
+    rpc.name: Method(
+        rpc.name, getattr(pb, rpc.input_type.name), getattr(pb, rpc.output_type.name), rpc.server_streaming
+    )
+    for rpc in pb.DESCRIPTOR.services_by_name["SlotService"].methods
+}
+
+
+class SlotServiceStub:
+    """One callable attribute per RPC, typed for a synchronous channel. Works on an asyncio channel too."""
+
+    LoadSlot: Unary[pb.LoadSlotRequest, pb.LoadSlotResponse]
+    UnloadSlot: Unary[pb.UnloadSlotRequest, pb.UnloadSlotResponse]
+    SwapSlots: Unary[pb.SwapSlotsRequest, pb.SwapSlotsResponse]
+    RollbackModel: Unary[pb.RollbackModelRequest, pb.RollbackModelResponse]
+    SetWeights: Unary[pb.SetWeightsRequest, pb.SetWeightsResponse]
+    GetModel: Unary[pb.GetModelRequest, pb.GetModelResponse]
+    ListModels: Unary[pb.ListModelsRequest, pb.ListModelsResponse]
+    WatchModel: Stream[pb.WatchModelRequest, pb.ModelEvent]
+    ListTransitions: Unary[pb.ListTransitionsRequest, pb.ListTransitionsResponse]
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        bind(self, channel)
+
+
+class SlotServiceAioStub:
+    """As SlotServiceStub, typed for an asyncio channel."""
+
+    LoadSlot: AioUnary[pb.LoadSlotRequest, pb.LoadSlotResponse]
+    UnloadSlot: AioUnary[pb.UnloadSlotRequest, pb.UnloadSlotResponse]
+    SwapSlots: AioUnary[pb.SwapSlotsRequest, pb.SwapSlotsResponse]
+    RollbackModel: AioUnary[pb.RollbackModelRequest, pb.RollbackModelResponse]
+    SetWeights: AioUnary[pb.SetWeightsRequest, pb.SetWeightsResponse]
+    GetModel: AioUnary[pb.GetModelRequest, pb.GetModelResponse]
+    ListModels: AioUnary[pb.ListModelsRequest, pb.ListModelsResponse]
+    WatchModel: AioStream[pb.WatchModelRequest, pb.ModelEvent]
+    ListTransitions: AioUnary[pb.ListTransitionsRequest, pb.ListTransitionsResponse]
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        bind(self, channel)
+
+
+def bind(stub: object, channel: grpc.Channel | grpc.aio.Channel) -> None:
+    """Sets one attribute of `stub` for each RPC."""
+    for method in METHODS.values():
+        make: Any = channel.unary_stream if method.stream else channel.unary_unary
+        call = make(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        setattr(stub, method.name, call)
+
+
+def error_info(error: grpc.RpcError | grpc.aio.AioRpcError) -> ErrorInfo | None:
+    """The reason and metadata of an error that an RPC of this service ended with; None: it has none, because it comes
+    from somewhere else, such as gRPC itself."""
+    from google.rpc.error_details_pb2 import ErrorInfo
+    from google.rpc.status_pb2 import Status
+
+    call: Any = error
+    for key, value in call.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            for detail in Status.FromString(value).details:
+                info = ErrorInfo()
+                if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+                    return info
+    return None

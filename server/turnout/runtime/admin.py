@@ -1,0 +1,98 @@
+"""Everything that changes slots and traffic, put together: what a server starts, serves operators with, and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from turnout.core.ids import Revision
+from turnout.core.slots import SlotState
+from turnout.runtime.controller import Controller
+from turnout.runtime.events import Events
+from turnout.runtime.fleet import Fleet
+from turnout.runtime.ledger import Ledger
+from turnout.runtime.opening import Opener
+from turnout.runtime.operations import Operations
+from turnout.runtime.ports import ClockNs, Journal, ModelSource, Observer, Revisions
+from turnout.runtime.recovery import Recovery
+from turnout.runtime.requests import Requests
+from turnout.runtime.works import Works
+
+
+@dataclass(frozen=True, slots=True)
+class AdminLimits:
+    """Each has its flag in config.py."""
+
+    require_etag: bool = False
+    memory_bytes_max: int = 0
+    bake_ns: int = 600 * 10**9
+
+
+class Admin:
+    """The controller with what it needs.
+
+    Args:
+        now_ns: the time of day, which must not jump.
+        run_id: tells this run of the server from others.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        revisions: Revisions,
+        journal: Journal,
+        now_ns: ClockNs,
+        run_id: str,
+        limits: AdminLimits,
+    ) -> None:
+        self.fleet = Fleet()
+        self.limits = limits
+        self.events = Events(run_id)
+        ledger = Ledger(journal, opener.offload)
+        works = Works(opener, _Steps(opener.observer, self._stepped))
+        self.controller = Controller(self.fleet, works, ledger, self.events, now_ns, limits.require_etag)
+        self.operations = Operations(self.controller, revisions, opener.offload, limits.memory_bytes_max)
+        self.requests = Requests(ledger, now_ns)
+        self._recovery = Recovery(self.controller, revisions, opener.offload)
+        self._observer = opener.observer
+
+    async def start(self, sources: Sequence[ModelSource]) -> None:
+        """Open every model, as the journal says where it knows them.
+
+        Raises:
+            JournalError: it cannot be read or written.
+        """
+        for note in await self._recovery.start(sources):
+            self._observer.noticed(note)
+
+    async def stop(self) -> None:
+        """Refuse changes, wait for those under way. What slots hold is the server's to free."""
+        await self.controller.stop()
+        await self.requests.stop()
+
+    def _stepped(self, model: str) -> None:
+        self.controller.stepped(model)
+
+
+class _Steps:
+    """An Observer that also tells of steps which are not journaled."""
+
+    def __init__(self, observer: Observer, stepped: Callable[[str], None]) -> None:
+        self._observer = observer
+        self._stepped = stepped
+        self.run_failed = observer.run_failed
+        self.handler_failed = observer.handler_failed
+        self.noticed = observer.noticed
+
+    def slot_changed(
+        self,
+        model: str,
+        slot: str,
+        state: SlotState,
+        revision: Revision | None,
+        why: str,
+        cause: BaseException | None,
+    ) -> None:
+        self._observer.slot_changed(model, slot, state, revision, why, cause)
+        if state is SlotState.WARMING:
+            self._stepped(model)

@@ -1,0 +1,336 @@
+"""The one writer of traffic: takes commands, journals what they change, then carries it out.
+
+Changes of one model happen one after the other. A rollback is the exception: it is in force before it waits for
+anything, and what was being written meanwhile is not carried out. What only tells of a fact (a slot is loaded, or
+drained) cannot be refused: where the journal fails, it is owed to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from turnout.core.commands import (
+    Assign,
+    Command,
+    Empty,
+    EndBake,
+    Fill,
+    Load,
+    Loaded,
+    Lost,
+    Rollback,
+    Step,
+    Unloaded,
+)
+from turnout.core.control import etag_of, step
+from turnout.core.errors import ControlError, Refusal, ServingError
+from turnout.core.slots import SlotState
+from turnout.core.snapshot import Line
+from turnout.core.traffic import Traffic
+from turnout.runtime.events import Events
+from turnout.runtime.fleet import Fleet, Model
+from turnout.runtime.ledger import Ledger
+from turnout.runtime.ports import ClockNs, JournalError
+from turnout.runtime.requests import SERVER, Ask, lines_of, undone
+from turnout.runtime.slot import Slot
+from turnout.runtime.views import ModelView, view_of
+from turnout.runtime.works import Order, Works
+
+_MEND_S = (1.0, 30.0)  # the first and the longest time between attempts to write what is owed
+
+
+@dataclass(slots=True)
+class Desk:
+    """What the controller knows of one model. `rollbacks`: how many are in force and not journaled yet."""
+
+    model: Model
+    state: Traffic
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rollbacks: int = 0
+    note: str = ""
+    bake: asyncio.TimerHandle | None = None
+    mending: asyncio.Task[None] | None = None
+
+
+class Controller:
+    """Used on the loop thread only.
+
+    Args:
+        now_ns: the time of day in nanoseconds; it should not jump.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        works: Works,
+        ledger: Ledger,
+        events: Events,
+        now_ns: ClockNs,
+        require_etag: bool = False,
+    ) -> None:
+        self.fleet = fleet
+        self.works = works
+        self.ledger = ledger
+        self.events = events
+        self.now_ns = now_ns
+        self._require_etag = require_etag
+        self._desks: dict[str, Desk] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def stop(self) -> None:
+        """Refuse new changes, and call off what fills slots. The journal keeps what was."""
+        self._stopping = True
+        for desk in self._desks.values():
+            if desk.bake is not None:
+                desk.bake.cancel()
+            if desk.mending is not None:
+                desk.mending.cancel()
+        await self.works.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def adopt(self, model: Model, state: Traffic, note: str = "") -> Desk:
+        """Take charge of a model in this state, which is in force."""
+        desk = self._desks[model.name] = Desk(model, state, note=note)
+        self._time_bake(desk)
+        return desk
+
+    def desk(self, name: str) -> Desk:
+        """Raises:
+        ControlError: MODEL_NOT_FOUND.
+        """
+        if (desk := self._desks.get(name)) is not None:
+            return desk
+        try:
+            self.fleet.model(name)
+        except ServingError as error:
+            raise ControlError(Refusal.MODEL_NOT_FOUND, error.message, "model", model=name[:128]) from None
+        raise ControlError(Refusal.MODEL_NOT_FOUND, f"model '{name}' is not open yet", "model", model=name)
+
+    def desk_or_new(self, name: str) -> Desk:
+        """Also for a model that the server has not had so far."""
+        if name not in self._desks:
+            model = Model(name)
+            self.fleet.add(model)
+            self.adopt(model, Traffic(name))
+        return self._desks[name]
+
+    def names(self) -> list[str]:
+        return sorted(self._desks)
+
+    def view(self, name: str) -> ModelView:
+        """Raises:
+        ControlError: MODEL_NOT_FOUND.
+        """
+        return self._view(self.desk(name))
+
+    async def change(self, name: str, command: Command, ask: Ask, order: Order | None = None) -> Step:
+        """Carry out a command, or with `validate_only` check it. `order`: what its Fill is to load.
+
+        Raises:
+            ControlError: refused; nothing has changed.
+        """
+        desk = self.desk_or_new(name) if isinstance(command, Load) else self.desk(name)
+        if ask.validate_only:
+            return self._checked(desk, command, ask)
+        async with desk.lock:
+            step = self._checked(desk, command, ask)
+            if not step.changes:
+                return step
+            lines, undo = (
+                lines_of(name, step.changes, ask, self.now_ns()),
+                lines_of(name, undone(step.changes), SERVER, self.now_ns()),
+            )
+            try:
+                remembered = ask.remembered(self.now_ns())
+                numbered = await self.ledger.write(step.state, lines, remembered, undo)
+            except JournalError as error:
+                self._mend(desk)  # it may be there all the same, and a restart must not bring it back
+                raise ControlError(
+                    Refusal.STATE_STORE, "the journal cannot be written, so nothing was changed: see the server's log"
+                ) from error
+            if desk.rollbacks:
+                self.ledger.owe(name, undo, ask.request_id)
+                raise _overtaken(name)
+            self._carry_out(desk, step, order)
+            self._publish(desk, numbered)
+        return step
+
+    async def roll_back(self, name: str, command: Rollback, ask: Ask) -> Step:
+        """In force when this first waits.
+
+        Raises:
+            ControlError: there is nothing to go back to, or a given etag is stale.
+        """
+        desk = self.desk(name)
+        step = self._checked(desk, command, ask)
+        if ask.validate_only or not (step.changes or desk.rollbacks):
+            return step
+        lines = lines_of(name, step.changes, ask, self.now_ns())
+        desk.rollbacks += 1
+        self._carry_out(desk, step, None)
+        try:
+            async with desk.lock:
+                try:
+                    lines = await self.ledger.write(desk.state, lines, ask.remembered(self.now_ns()))
+                except JournalError:
+                    self.ledger.owe(name, lines)
+                    self._mend(desk)
+        finally:
+            desk.rollbacks -= 1
+        self._publish(desk, lines)
+        return step
+
+    def _checked(self, desk: Desk, command: Command, ask: Ask) -> Step:
+        name = desk.model.name
+        if self._stopping:
+            raise ControlError(Refusal.STOPPING, "the server stops: ask another one")
+        if desk.rollbacks and not isinstance(command, Rollback):
+            raise _overtaken(name)
+        given, current = ask.etag.removeprefix('"').removesuffix('"'), etag_of(desk.state, command)
+        if given and given != current:
+            generation = desk.state.route.generation if desk.state.route else 0
+            raise ControlError(
+                Refusal.ETAG_MISMATCH,
+                f"the etag is {given[:64]}, and {current} is current: read the model again",
+                "mutation.etag",
+                current_etag=current,
+                generation=generation,
+                model=name,
+            )
+        if not given and self._require_etag and not isinstance(command, Rollback):
+            raise ControlError(Refusal.ETAG_REQUIRED, "there is no etag, and --require-etag is set", "mutation.etag")
+        return step(desk.state, command, self.now_ns())
+
+    def _carry_out(self, desk: Desk, step: Step, order: Order | None) -> None:
+        """Without waiting: what takes time goes on by itself."""
+        desk.state = step.state
+        for effect in step.effects:
+            match effect:
+                case Assign():
+                    desk.model.assign(effect.route)
+                case Empty():
+                    self.works.empty(desk.model, effect.slot, lambda slot: self._emptied(desk, slot))
+                case Fill():
+                    if order is None:
+                        raise AssertionError("a slot is filled by an order")
+                    self.works.fill(desk.model, effect.slot, order, lambda slot: self._filled(desk, slot))
+        self._time_bake(desk)
+
+    async def _filled(self, desk: Desk, slot: Slot) -> None:
+        ready = slot.state is SlotState.READY
+        await self._tell(desk, Loaded(slot.name) if ready else Lost(slot.name, slot.message), SlotState.LOADING)
+
+    async def _emptied(self, desk: Desk, slot: Slot) -> None:
+        await self._tell(desk, Unloaded(slot.name), SlotState.DRAINING)
+
+    async def _tell(self, desk: Desk, fact: Loaded | Lost | Unloaded, expected: SlotState) -> None:
+        """As a task of its own: whoever is cancelled meanwhile, the journal is told to the end."""
+
+        def still() -> bool:
+            record = desk.state.slots.get(fact.slot)
+            return record is not None and record.state is expected
+
+        task = asyncio.ensure_future(self._settle(desk, fact, still))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def _settle(self, desk: Desk, fact: Command, still: object = None) -> None:
+        """Journal and carry out what the server itself has to say, after any rollback that is under way."""
+        name = desk.model.name
+        while True:
+            async with desk.lock:
+                if desk.rollbacks:
+                    continue  # its turn is next: locks are given in order
+                if callable(still) and not still():
+                    return
+                done = step(desk.state, fact, self.now_ns())
+                if not done.changes:
+                    return
+                lines: Sequence[Line] = lines_of(name, done.changes, SERVER, self.now_ns())
+                try:
+                    lines = await self.ledger.write(done.state, lines)
+                except JournalError:
+                    if isinstance(fact, EndBake):
+                        self._mend(desk)
+                        self._time_bake(desk, _MEND_S[1])
+                        return
+                    if not desk.rollbacks:
+                        self.ledger.owe(name, lines)
+                        self._mend(desk)
+                else:
+                    if desk.rollbacks:
+                        self.ledger.owe(name, lines_of(name, undone(done.changes), SERVER, self.now_ns()))
+                if desk.rollbacks:
+                    continue
+                self._carry_out(desk, done, None)
+                self._publish(desk, lines)
+                return
+
+    def _time_bake(self, desk: Desk, seconds_min: float = 0.0) -> None:
+        if desk.bake is not None:
+            desk.bake.cancel()
+            desk.bake = None
+        if desk.state.bake_until_ns and not self._stopping:
+            seconds = max((desk.state.bake_until_ns - self.now_ns()) / 1e9, seconds_min, 0.0)
+            # Loops may fire a little early, and what comes early is asked again.
+            desk.bake = asyncio.get_running_loop().call_later(seconds + 0.001, self._end_bake, desk)
+
+    def _end_bake(self, desk: Desk) -> None:
+        desk.bake = None
+        task = asyncio.ensure_future(self._baked(desk))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _baked(self, desk: Desk) -> None:
+        await self._settle(desk, EndBake())
+        if desk.bake is None:
+            self._time_bake(desk)
+
+    def _mend(self, desk: Desk) -> None:
+        if desk.mending is None and not self._stopping:
+            desk.mending = asyncio.ensure_future(self._write_owed(desk))
+
+    async def _write_owed(self, desk: Desk) -> None:
+        """Until the journal can be written again."""
+        seconds = _MEND_S[0]
+        while self.ledger.owes(desk.model.name):
+            await asyncio.sleep(seconds)
+            seconds = min(seconds * 2, _MEND_S[1])
+            async with desk.lock:
+                try:
+                    if self.ledger.owes(desk.model.name):
+                        await self.ledger.write(desk.state, [])
+                except JournalError:
+                    continue
+        desk.mending = None
+        self._publish(desk, [])
+
+    def _publish(self, desk: Desk, lines: Sequence[Line]) -> None:
+        view = self._view(desk)
+        for line in lines:
+            self.events.publish("slot" if line.object.startswith("slots/") else "route", view, line)
+        if not lines:
+            self.events.publish("route", view, None)
+
+    def stepped(self, name: str) -> None:
+        """A slot has come a step further that is not journaled, such as WARMING."""
+        if (desk := self._desks.get(name)) is not None:
+            self.events.publish("slot", self._view(desk), None)
+
+    def _view(self, desk: Desk) -> ModelView:
+        owes = self.ledger.owes(desk.model.name)
+        trouble = "the journal cannot be written, and may not say what is in force" if owes else ""
+        view = view_of(desk.model, desk.state, self.now_ns(), trouble)
+        return replace(view, message="; ".join(filter(None, (view.message, desk.note))))
+
+
+def _overtaken(name: str) -> ControlError:
+    return ControlError(
+        Refusal.OPERATION_IN_PROGRESS,
+        f"a rollback of model '{name}' goes before: read the model again, then decide",
+        model=name,
+    )

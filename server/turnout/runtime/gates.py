@@ -1,0 +1,113 @@
+"""Proves a loaded revision before it is READY: memory, signature, golden samples, finite outputs. Blocks, so it runs
+off the loop; what was loaded and warmed before stands for the gates before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from turnout.core.errors import LoadError
+from turnout.core.gates import Gate, GateResult, Golden, Verdict, golden_difference, nonfinite, signature_difference
+from turnout.core.model import ModelSpec
+from turnout.core.tensors import Signature, Tensors
+from turnout.runtime.ports import Loaded, Session
+from turnout_wire.tensors import Array
+
+
+@dataclass(slots=True)
+class Gates:
+    """What one load is held to; `results` fills while it is.
+
+    Attributes:
+        stable: the signature that clients know; None: there is no other slot with traffic.
+        golden: reads the revision's samples; None: it has none.
+        memory_left: bytes that it may take resident; None: no bound.
+    """
+
+    stable: Signature | None
+    allow_signature_change: bool
+    golden: Callable[[], Golden | None]
+    memory_left: int | None = None
+    results: list[GateResult] = field(default_factory=list)
+
+    def passed(self, gate: Gate) -> None:
+        self.results.append(GateResult(gate, Verdict.PASS))
+
+    def failed(self, error: LoadError, during: Gate) -> None:
+        """What a load ended with, as the result of the gate that it came to, where that is not told yet."""
+        if not any(result.verdict is Verdict.FAIL for result in self.results):
+            self.results.append(GateResult(during, Verdict.FAIL, str(error)))
+
+    def memory(self, loaded: Loaded) -> None:
+        """Raises:
+        LoadError: it takes more than is left.
+        """
+        if self.memory_left is None:
+            return
+        taken = loaded.memory_bytes
+        if taken is None:
+            self.results.append(GateResult(Gate.MEMORY, Verdict.INCONCLUSIVE, "it was not measured"))
+        elif taken > self.memory_left:
+            self._fail(
+                Gate.MEMORY,
+                f"it takes {taken} bytes, {max(self.memory_left, 0)} are left for slots (--slot-memory-bytes-max)",
+                taken,
+                self.memory_left,
+            )
+        else:
+            self.results.append(GateResult(Gate.MEMORY, Verdict.PASS, "", taken, self.memory_left))
+
+    def signature(self, spec: ModelSpec) -> None:
+        """Raises:
+        LoadError: clients of the stable slot would trip over it.
+        """
+        difference = signature_difference(self.stable, spec.signature) if self.stable else ""
+        if difference and not self.allow_signature_change:
+            self._fail(Gate.SIGNATURE, f"{difference}: clients may break; allow the change where they are ready for it")
+        note = f"allowed: {difference}" if difference else ""
+        self.results.append(GateResult(Gate.SIGNATURE, Verdict.PASS, note))
+
+    def samples(self, loaded: Loaded, spec: ModelSpec) -> None:
+        """Raises:
+        LoadError: its golden samples give something else here, or something that is not finite.
+        """
+        golden = self.golden()
+        if golden is None:
+            note = "it has no golden.npz"
+            self.results += [GateResult(gate, Verdict.INCONCLUSIVE, note) for gate in (Gate.GOLDEN, Gate.FINITE)]
+            return
+        for session in {id(session): session for session in loaded.sessions}.values():
+            try:
+                actual = _run(session, golden, spec.signature.rows_max)
+            except Exception as error:  # noqa: BLE001 - whatever a model run raises
+                self._fail(Gate.GOLDEN, "the model fails to run on its golden samples", cause=error)
+            if name := nonfinite(actual):
+                self._fail(Gate.FINITE, f"output '{name}' holds a NaN or an infinity for its golden samples")
+            result = golden_difference(golden.outputs, actual, golden.rtol)
+            if result.verdict is Verdict.FAIL:
+                self.results.append(result)
+                raise LoadError(result.message)
+        self.results += [result, GateResult(Gate.FINITE, Verdict.PASS)]
+
+    def _fail(
+        self, gate: Gate, message: str, observed: float = 0, limit: float = 0, cause: Exception | None = None
+    ) -> None:
+        self.results.append(GateResult(gate, Verdict.FAIL, message, observed, limit))
+        raise LoadError(message) from cause
+
+
+def _run(session: Session, golden: Golden, rows_max: int) -> dict[str, Array]:
+    """All samples, in batches that the model takes; one run where it has no batch dimension."""
+    names = tuple(golden.outputs)
+    rows = {len(array) if array.ndim else 1 for array in golden.inputs.values()}
+    if not rows_max or len(rows) != 1:
+        return dict(zip(names, session.run(golden.inputs, names), strict=True))
+    parts: list[list[Array]] = []
+    for start in range(0, rows.pop(), rows_max):
+        batch: Tensors = {
+            name: np.ascontiguousarray(array[start : start + rows_max]) for name, array in golden.inputs.items()
+        }
+        parts.append(session.run(batch, names))
+    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}

@@ -1,0 +1,192 @@
+"""What operators ask for, from the look-up of a revision to the end of its load: commands of the controller with what
+they need and what is waited for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from turnout.core.commands import Load, Rollback, Swap, Unload, Withdraw
+from turnout.core.errors import ControlError, Refusal
+from turnout.core.filling import free_slot
+from turnout.core.gates import Gate, GateResult, Verdict
+from turnout.core.slots import SlotState
+from turnout.core.tensors import Signature
+from turnout.core.traffic import Traffic
+from turnout.runtime.controller import Controller, Desk
+from turnout.runtime.gates import Gates
+from turnout.runtime.ports import Offload, Revisions
+from turnout.runtime.requests import Ask
+from turnout.runtime.slot import Slot
+from turnout.runtime.views import ReplaceCost, memory_of
+from turnout.runtime.works import Order
+
+_REFUSALS = {
+    Gate.MEMORY: Refusal.SLOT_MEMORY,
+    Gate.MANIFEST: Refusal.MANIFEST_MISMATCH,
+    Gate.SIGNATURE: Refusal.SIGNATURE_MISMATCH,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A revision to load. `version` None: the newest that the model's version policy allows; `digest` "": as it is."""
+
+    version: int | None
+    variant: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Used on the loop thread only.
+
+    Args:
+        memory_bytes_max: that all slots together may take resident; 0: no bound.
+    """
+
+    controller: Controller
+    revisions: Revisions
+    offload: Offload
+    memory_bytes_max: int = 0
+
+    async def load(
+        self, model: str, command: Load, wanted: Wanted, ask: Ask, wait: bool, allow_signature_change: bool = False
+    ) -> ReplaceCost:
+        """Fill a slot; `command.revision` is replaced by the one that is found. Returns what a replace costs.
+
+        Raises:
+            ControlError: refused, or with `wait` why the load failed.
+        """
+        source, artefact = await self.offload(self.revisions.find, model, wanted.version, wanted.variant)
+        revision = artefact.revision
+        if wanted.digest and wanted.digest.lower() != revision.digest:
+            raise ControlError(
+                Refusal.DIGEST_MISMATCH,
+                f"the files of {revision} have digest {revision.digest}, asked for was {wanted.digest[:64]}",
+                "digest",
+                revision=revision,
+            )
+        known = model in self.controller.names()
+        state = self.controller.desk(model).state if known else Traffic(model)
+        desk = self.controller.desk(model) if known else None
+        command = replace(command, revision=revision)
+        cost = self._cost(desk, command) if command.replace else ReplaceCost()
+        left = self._memory_left(desk, command, artefact.size_bytes)
+        gates = Gates(_stable_signature(desk, state), allow_signature_change, artefact.golden, left)
+        gates.results.append(GateResult(Gate.DIGEST, Verdict.PASS))
+        if not known and ask.validate_only:
+            return cost
+        step = await self.controller.change(model, command, ask, Order(source, artefact, gates))
+        if wait and not ask.validate_only:
+            await self._loaded(model, command, bool(step.changes))
+        return cost
+
+    async def unload(self, model: str, command: Unload, ask: Ask, wait: bool) -> None:
+        await self.controller.change(model, command, ask)
+        if wait and not ask.validate_only:
+            await self.controller.works.settled(model, command.slot)
+
+    async def roll_back(self, model: str, slot: str, allow_reload: bool, ask: Ask) -> None:
+        """With `allow_reload`, what is not loaded any more is loaded first, into its own slot or a free one."""
+        try:
+            await self.controller.roll_back(model, Rollback(slot), ask)
+            return
+        except ControlError as error:
+            previous = self.controller.desk(model).state.previous
+            if error.refusal is not Refusal.ROLLBACK_TARGET_UNLOADED or not allow_reload or previous is None:
+                raise
+        state = self.controller.desk(model).state
+        record = state.slots.get(previous.slot)
+        name = previous.slot if record is None or record.state is not SlotState.READY else ""
+        name = name or free_slot(state, previous.revision.version)
+        wanted = Wanted(previous.revision.version, previous.revision.variant, previous.revision.digest)
+        again = replace(ask, etag="")
+        await self.load(model, Load(name, previous.revision), wanted, again, wait=True, allow_signature_change=True)
+        if not ask.validate_only:
+            await self.controller.roll_back(model, Rollback(name), again)
+
+    async def load_newest(self, model: str, bake_ns: int, ask: Ask) -> None:
+        """The newest version into a free slot, then all traffic to it; nothing where it has the traffic already."""
+        _, artefact = await self.offload(self.revisions.find, model, None)
+        known = model in self.controller.names()
+        state = self.controller.desk(model).state if known else Traffic(model)
+        stable = state.route.stable if state.route else None
+        if stable is not None and stable.revision == artefact.revision and state.ready(stable.slot):
+            await self.controller.change(model, Swap(stable.slot, bake_ns), ask)
+            return
+        version = artefact.revision.version
+        held = [name for name in state.slots if (t := state.ready(name)) and t.revision == artefact.revision]
+        name = held[0] if held else free_slot(state, version)
+        await self.load(model, Load(name, artefact.revision), Wanted(version), ask, wait=True)
+        await self.controller.change(model, Swap(name, bake_ns), ask)
+
+    async def withdraw(self, model: str, ask: Ask) -> None:
+        """Everything of a model away; returns when its slots are empty."""
+        desk = self.controller.desk(model)
+        slots = list(desk.state.slots)
+        await self.controller.change(model, Withdraw(), ask)
+        for name in slots:
+            await self.controller.works.settled(model, name)
+
+    async def _loaded(self, model: str, command: Load, new: bool) -> None:
+        """Wait for a load to end, and raise what it failed with."""
+        await self.controller.works.settled(model, command.slot)
+        desk = self.controller.desk(model)
+        record = desk.state.slots.get(command.slot)
+        if record is not None and record.revision == command.revision and record.state is SlotState.READY:
+            return
+        if record is None or record.revision != command.revision or record.state is not SlotState.FAILED or not new:
+            raise ControlError(
+                Refusal.OPERATION_IN_PROGRESS, f"the load into slot '{command.slot}' was called off", slot=command.slot
+            )
+        slot = desk.model.slots.get(command.slot)
+        results = slot.gates.results if slot is not None and slot.gates is not None else []
+        failed = next((r for r in results if r.verdict is Verdict.FAIL), GateResult(Gate.PREFLIGHT, Verdict.FAIL))
+        raise ControlError(
+            _REFUSALS.get(failed.gate, Refusal.GATE_FAILED),
+            f"{command.revision} failed to load into slot '{command.slot}': {record.message}",
+            gate=failed.gate.value,
+            observed=failed.observed,
+            limit=failed.limit,
+            model=model,
+            slot=command.slot,
+            revision=command.revision,
+        )
+
+    def _cost(self, desk: Desk | None, command: Load) -> ReplaceCost:
+        slot = desk.model.slots.get(command.slot) if desk is not None else None
+        if desk is None or slot is None or slot.cargo is None:
+            return ReplaceCost()
+        share = desk.state.weight_bp(command.slot)
+        return ReplaceCost(share, slot.leases, slot.cargo.opening_ns, memory_of(slot))
+
+    def _memory_left(self, desk: Desk | None, command: Load, size_bytes: int) -> int | None:
+        """What the new revision may take, as far as its files tell whether it can fit at all.
+
+        Raises:
+            ControlError: SLOT_MEMORY, naming what there is.
+        """
+        if not self.memory_bytes_max:
+            return None
+        replaced = desk.model.slots.get(command.slot) if desk is not None else None
+        others = [s for m in self.controller.fleet for s in m.slots.values() if s is not replaced and s.revision]
+        left = self.memory_bytes_max - sum(map(memory_of, others))
+        if size_bytes <= left:
+            return left
+        held = ", ".join(f"{s.revision} in slot '{s.name}' {memory_of(s)}" for s in _largest(others)) or "nothing"
+        raise ControlError(
+            Refusal.SLOT_MEMORY,
+            f"the files of {command.revision} take {size_bytes} bytes, and {max(left, 0)} of {self.memory_bytes_max} "
+            f"(--slot-memory-bytes-max) are left; resident are {held}: unload one, or replace it in place",
+            revision=command.revision,
+        )
+
+
+def _largest(slots: list[Slot]) -> list[Slot]:
+    return sorted(slots, key=memory_of, reverse=True)[:5]
+
+
+def _stable_signature(desk: Desk | None, state: Traffic) -> Signature | None:
+    stable = state.route.stable if state.route else None
+    slot = desk.model.slots.get(stable.slot) if desk is not None and stable is not None else None
+    return slot.cargo.spec.signature if slot is not None and slot.cargo is not None else None

@@ -1,0 +1,123 @@
+"""Work on slots that takes time: filling one, draining one, one after the other for each slot. Tasks with an owner;
+what is to be done is decided elsewhere, and what came of it is told to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from turnout.core.model import Artefact
+from turnout.core.slots import SlotState
+from turnout.runtime.fleet import Model
+from turnout.runtime.gates import Gates
+from turnout.runtime.opening import Opener
+from turnout.runtime.ports import ModelSource, Observer
+from turnout.runtime.slot import Slot
+
+_ON_THE_WAY = (SlotState.LOADING, SlotState.WARMING)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a slot is to be filled with, and what that is held to."""
+
+    source: ModelSource
+    artefact: Artefact
+    gates: Gates
+
+
+Done = Callable[[Slot], Awaitable[None]]
+
+
+class Works:
+    """Runs at most one piece of work for a slot at a time, in the order in which they were asked for.
+
+    Args:
+        observer: of the slots that are made here.
+    """
+
+    def __init__(self, opener: Opener, observer: Observer) -> None:
+        self.opener = opener
+        self._observer = observer
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._fills: set[asyncio.Task[None]] = set()
+
+    def fill(self, model: Model, name: str, order: Order, done: Done) -> None:
+        """Load into a slot once it is empty; `done` is told when it is READY or FAILED, unless it is called off."""
+        slot = self.slot(model, name)
+        slot.size_bytes = order.artefact.size_bytes
+        self._fills.add(self._start(model, name, self._fill(slot, order, done, self._last(model, name))))
+
+    def empty(self, model: Model, name: str, done: Done) -> None:
+        """Call off what fills a slot, let those under way finish, free what it holds; then tell `done`."""
+        last = self._last(model, name)
+        if last is not None and last in self._fills:
+            last.cancel()
+        self._start(model, name, self._empty(model, self.slot(model, name), done, last))
+
+    def slot(self, model: Model, name: str) -> Slot:
+        """The slot by its name, made if it is not there."""
+        return model.slots.setdefault(name, Slot(model.name, name, self._observer))
+
+    async def settled(self, model: str, name: str) -> None:
+        """Returns when nothing is under way for a slot."""
+        while (task := self._tasks.get((model, name))) is not None:
+            await asyncio.wait({task})
+
+    async def stop(self) -> None:
+        """Call off every fill, and wait for nothing else: what drains ends with the server."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _last(self, model: Model, name: str) -> asyncio.Task[None] | None:
+        return self._tasks.get((model.name, name))
+
+    def _start(self, model: Model, name: str, work: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        key = (model.name, name)
+        self._tasks[key] = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._fills.discard(task)
+            if self._tasks.get(key) is task:
+                del self._tasks[key]
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _fill(self, slot: Slot, order: Order, done: Done, before: asyncio.Task[None] | None) -> None:
+        await _after(before)
+        try:
+            await self.opener.fill(slot, order.source, order.artefact, order.gates)
+        except asyncio.CancelledError:
+            if slot.state in _ON_THE_WAY:
+                slot.move(SlotState.EMPTY, "called off")
+                slot.revision = None
+            raise
+        except Exception as error:  # noqa: BLE001 - our own fault must not leave a slot that loads for ever
+            error_id = secrets.token_hex(8)
+            self._observer.handler_failed("fill", error_id, error)
+            slot.move(SlotState.FAILED, f"internal error (error id {error_id})")
+        await done(slot)
+
+    async def _empty(self, model: Model, slot: Slot, done: Done, before: asyncio.Task[None] | None) -> None:
+        await _after(before)
+        if slot.state is SlotState.READY:
+            await slot.unload()
+        elif slot.state is SlotState.FAILED:
+            slot.move(SlotState.EMPTY)
+            slot.revision = None
+        slot.gates, slot.size_bytes, slot.warnings = None, 0, ()
+        routed = model.route is not None and any(target.slot == slot.name for target in model.route.targets)
+        if self._last(model, slot.name) is asyncio.current_task() and not routed:
+            model.slots.pop(slot.name, None)
+        await done(slot)
+
+
+async def _after(before: asyncio.Task[None] | None) -> None:
+    if before is not None:
+        await asyncio.wait({before})

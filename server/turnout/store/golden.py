@@ -1,0 +1,81 @@
+"""Reads a version's `golden.npz`: samples that its outputs are compared with before it may serve.
+
+An npz archive of numpy, as `np.savez_compressed` writes it: `input.NAME` and `output.NAME` for each tensor, as the
+model itself takes and gives them, rows in the first dimension; optionally `rtol`, a number: how far an output may be
+from its sample, relative to its largest element. Strings are numpy's (`U`), never pickled objects.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from turnout.core.errors import LoadError
+from turnout.core.gates import Golden
+from turnout.store.contained import Folder
+from turnout_wire.tensors import Array
+
+GOLDEN = "golden.npz"
+_BYTES_MAX = 64 << 20
+_UNPACKED_BYTES_MAX = 256 << 20
+_TENSORS_MAX = 256
+
+
+def read_golden(folder: Folder) -> Golden | None:
+    """The samples beside a version's model file; None where it has none. Blocks.
+
+    Raises:
+        LoadError: naming what is wrong with the file.
+    """
+    try:
+        content = folder.read(GOLDEN, _BYTES_MAX)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LoadError(f"{GOLDEN} cannot be read: {error.strerror}") from None
+    return parse_golden(content)
+
+
+def parse_golden(content: bytes) -> Golden:
+    """Raises:
+    LoadError: it is no such archive, or larger than a bound.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if len(members) > _TENSORS_MAX:
+                raise LoadError(f"{GOLDEN} holds {len(members)} arrays, the limit is {_TENSORS_MAX}")
+            if (unpacked := sum(member.file_size for member in members)) > _UNPACKED_BYTES_MAX:
+                raise LoadError(f"{GOLDEN} unpacks to {unpacked} bytes, the limit is {_UNPACKED_BYTES_MAX}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            tensors = {name: _array(name, arrays[name]) for name in arrays.files}
+    except LoadError:
+        raise
+    except Exception as error:
+        # Whatever zipfile, zlib and numpy raise for bytes that are no archive of arrays.
+        raise LoadError(f"{GOLDEN} is no archive of arrays, as numpy.savez writes it without pickles") from error
+    return _golden(tensors)
+
+
+def _golden(tensors: Mapping[str, Array]) -> Golden:
+    inputs = {name.removeprefix("input."): array for name, array in tensors.items() if name.startswith("input.")}
+    outputs = {name.removeprefix("output."): array for name, array in tensors.items() if name.startswith("output.")}
+    if unknown := [name for name in tensors if not name.startswith(("input.", "output.")) and name != "rtol"]:
+        raise LoadError(f"{GOLDEN} holds '{unknown[0][:80]}': names are input.NAME, output.NAME and rtol")
+    if not inputs or not outputs:
+        raise LoadError(f"{GOLDEN} needs an input.NAME and an output.NAME at least")
+    rtol = tensors.get("rtol")
+    if rtol is not None and (rtol.size != 1 or rtol.dtype.kind not in "fiu" or not 0 <= float(rtol.reshape(())) <= 1):
+        raise LoadError(f"{GOLDEN}: rtol must be one number from 0 to 1")
+    return Golden(inputs, outputs, None if rtol is None else float(rtol.reshape(())))
+
+
+def _array(name: str, array: Array) -> Array:
+    if array.dtype.kind == "U":
+        return array.astype(object)
+    if array.dtype.kind not in "biufV":
+        raise LoadError(f"{GOLDEN}: '{name[:80]}' is of dtype {array.dtype}, which no tensor has")
+    return array

@@ -1,0 +1,100 @@
+"""The gRPC server of the admin plane, on a port of its own: SlotService and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+
+from turnout.runtime.ports import Observer
+from turnout.transport.admin import SlotHandlers
+from turnout.transport.admin_status import Handler, guarded_admin
+from turnout.transport.reflection import REFLECTION_PATH, Reflection
+from turnout.transport.server import Paths, PortInUse, listen_address
+from turnout.transport.status import Context, guarded_stream
+from turnout_wire.admin import METHODS, SERVICE
+from turnout_wire.descriptors import ADMIN_SET
+
+_MESSAGE_BYTES_MAX = 1 << 20  # the largest request is a list of weights and pins
+_CALLS_MAX = 256  # beyond it gRPC answers RESOURCE_EXHAUSTED; watches count
+
+
+class AdminServer:
+    """Listens on one port."""
+
+    def __init__(self, slots: SlotHandlers, observer: Observer) -> None:
+        self._watches = _Watches()
+        self._reflection = Reflection(SERVICE, ADMIN_SET)
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+                ("grpc.enable_channelz", 0),
+            ],
+            maximum_concurrent_rpcs=_CALLS_MAX,
+        )
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+        for name, handler in slots.handlers().items():
+            method = METHODS[name]
+            guarded = guarded_admin(name, handler, observer)
+            if method.stream:
+                streamed = self._watches.watched(guarded)
+                handlers[method.path] = grpc.unary_stream_rpc_method_handler(streamed)
+            else:
+                handlers[method.path] = grpc.unary_unary_rpc_method_handler(guarded)
+        reflect = guarded_stream("ServerReflectionInfo", self._reflection.stream, observer)
+        handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(reflect)
+        self._server.add_generic_rpc_handlers((Paths(handlers),))
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and serve; returns the port.
+
+        Raises:
+            PortInUse: another process listens there, or the address is not this machine's.
+        """
+        address = listen_address(host, port)
+        try:
+            bound = self._server.add_insecure_port(address)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise PortInUse(f"cannot listen on {address}: choose another --admin-host or --admin-port, or --no-admin")
+        await self._server.start()
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """End watches, let other calls finish for up to `grace_s` seconds."""
+        self._watches.close()
+        self._reflection.close()
+        await self._server.stop(grace_s)
+
+
+class _Watches:
+    """Streams that end when the server stops: none ends by itself."""
+
+    def __init__(self) -> None:
+        self._open: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+        for task in self._open:
+            task.cancel()
+
+    def watched(self, handler: Handler) -> Handler:
+        async def watch(request: bytes, context: Context) -> None:
+            task: asyncio.Task[None] = asyncio.ensure_future(handler(request, context))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+            if self._closed:
+                task.cancel()
+            try:
+                await asyncio.wait({task})
+            finally:
+                task.cancel()
+            if task.cancelled():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops: watch another one")
+            task.result()
+
+        return watch

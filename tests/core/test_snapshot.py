@@ -1,0 +1,47 @@
+"""A model's state as text: it survives the way there and back, and what is no such text is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from turnout.core.commands import Load, Loaded, Lost, SetWeights, Swap
+from turnout.core.control import step
+from turnout.core.ids import Revision
+from turnout.core.routing import Pin, StickyKey
+from turnout.core.snapshot import FORM, dump, load
+from turnout.core.traffic import Traffic
+
+COMMANDS = [
+    Load("blue", Revision("m", 1, "", "a")),
+    Loaded("blue"),
+    Swap("blue", 0),
+    Load("green", Revision("m", 2, "int8", "b")),
+    Loaded("green"),
+    Swap("green", 10**12),
+    SetWeights({"green": 9_000, "blue": 1_000}, StickyKey("x-user", "", "salt"), (Pin("a", "b\u00fc", "blue"),)),
+    Lost("blue", 'it\'s "gone"'),
+]
+
+
+@pytest.mark.parametrize("steps", range(len(COMMANDS) + 1))
+def test_every_state_survives_as_text(steps: int) -> None:
+    state = Traffic("m")
+    for command in COMMANDS[:steps]:
+        state = step(state, command, 10**18).state
+    assert load(dump(state)) == state
+    assert dump(load(dump(state))) == dump(state)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (dump(Traffic("m")).replace(f'"form":{FORM}', f'"form":{FORM + 1}'), f"form {FORM + 1}, this server reads"),
+        ("{}", "no snapshot"),
+        ("[]", "no snapshot"),
+        ('{"form":1,"model":"m"}', "no snapshot"),
+        ("{", "Expecting"),
+    ],
+)
+def test_what_is_no_state_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        load(text)

@@ -1,0 +1,605 @@
+"""The controller on virtual time: journal first, rollback first of all, facts that cannot be refused, and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.control import ALICE, BAKE_NS, Control, FlakyJournal, S, Shelf, again, other_signature
+from support.virtual import VirtualLoop, virtual
+from turnout.backends.synthetic import SyntheticModel
+from turnout.core.commands import SetWeights, Swap
+from turnout.core.errors import ControlError, Refusal, ServingError
+from turnout.core.gates import Golden, Verdict
+from turnout.core.slots import SlotState
+from turnout.runtime.account import Outcome
+from turnout.runtime.admin import AdminLimits
+from turnout.runtime.requests import Ask
+from turnout.runtime.views import Health
+
+
+async def refused(work: Any) -> ControlError:
+    with pytest.raises(ControlError) as caught:
+        await work
+    return caught.value
+
+
+@virtual
+async def test_a_second_version_is_loaded_swapped_to_baked_and_freed(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    assert (control.state("green"), control.in_force) == ("READY m/2", {"blue": 10_000})
+    await control.swap("green")
+    assert control.in_force == control.journaled == {"green": 10_000}
+    assert control.controller.view("m").health is Health.PROGRESSING
+    await asyncio.sleep(BAKE_NS / S - 1)
+    assert control.state("blue") == "READY m/1"
+    await asyncio.sleep(2)
+    assert control.state("blue") == "EMPTY"
+    assert "blue" not in control.admin.fleet.model("m").slots
+    view = control.controller.view("m")
+    assert (view.health, view.stable, view.candidate) == (Health.HEALTHY, "green", "")
+    assert control.journal.states()["m"].slots["blue"].state is SlotState.EMPTY
+
+
+@virtual
+async def test_a_drain_waits_for_those_under_way(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    control.shelf.model(1).wait = lambda rows: control.clock.spend(5 * S)
+    slow = control.infer()
+    await control.swap("green", bake_ns=0)
+    await asyncio.sleep(1)
+    assert control.state("blue") == "DRAINING m/1"
+    assert control.controller.view("m").slots[0].leases == 1
+    fast = control.infer()
+    await asyncio.sleep(5)
+    assert (slow.response.slot, fast.response.slot) == ("blue", "green")
+    assert control.state("blue") == "EMPTY"
+
+
+@virtual
+async def test_a_rollback_is_in_force_before_it_first_waits(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, pause_s=1)
+    await control.load("green", 2)
+    await control.swap("green")
+    task = asyncio.ensure_future(control.rollback_now())
+    await asyncio.sleep(0)
+    assert (control.in_force, control.journaled) == ({"blue": 10_000}, {"green": 10_000})
+    await task
+    assert control.journaled == {"blue": 10_000}
+
+
+@virtual
+async def test_a_rollback_goes_before_a_change_that_is_being_written(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, pause_s=1)
+    await control.load("green", 2)
+    await control.swap("green")
+    pending = asyncio.ensure_future(control.weights(blue=5_000, green=5_000))
+    waiting = asyncio.ensure_future(control.weights(blue=4_000, green=6_000))
+    await asyncio.sleep(0.5)
+    await control.rollback_now()
+    assert control.in_force == control.journaled == {"blue": 10_000}
+    for task in (pending, waiting):
+        assert (await refused(task)).refusal is Refusal.OPERATION_IN_PROGRESS
+    await asyncio.sleep(10)
+    assert control.in_force == {"blue": 10_000}
+    causes = [line.cause for line in control.journal.lines("m", 3)]
+    assert causes == ["rollback", "cancelled", "weights"], "the journal says what was taken back"
+
+
+@virtual
+async def test_a_fact_that_a_rollback_overtakes_is_told_again(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, pause_s=1)
+    await control.load("green", 2)
+    await control.swap("green")
+    await control.load("red", 3, wait=False)
+    while "READY" not in control.admin.fleet.model("m").slots["red"].state.value:
+        await asyncio.sleep(0.1)
+    await control.rollback_now()
+    await asyncio.sleep(10)
+    assert control.state("red") == "READY m/3"
+    assert control.journal.states()["m"].slots["red"].state is SlotState.READY
+    assert control.journaled == control.in_force == {"blue": 10_000}
+
+
+@virtual
+async def test_a_journal_that_fails_changes_nothing_and_says_so(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    control.journal.broken = True
+    for work in (control.swap("green"), control.weights(blue=5_000, green=5_000), control.unload("green")):
+        assert (await refused(work)).refusal is Refusal.STATE_STORE
+    assert control.in_force == {"blue": 10_000}
+    assert control.state("green") == "READY m/2"
+    assert control.infer() is not None
+    control.journal.broken = False
+    await control.swap("green")
+    assert control.journaled == control.in_force == {"green": 10_000}
+
+
+@virtual
+async def test_a_rollback_works_without_a_journal_and_is_written_later(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.swap("green")
+    control.journal.broken = True
+    await control.roll_back()
+    assert (control.in_force, control.journaled) == ({"blue": 10_000}, {"green": 10_000})
+    view = control.controller.view("m")
+    assert view.health is Health.DEGRADED
+    assert "journal cannot be written" in view.message
+    await asyncio.sleep(100)
+    control.journal.broken = False
+    await asyncio.sleep(31)
+    assert control.journaled == {"blue": 10_000}
+    assert control.controller.view("m").health is Health.HEALTHY
+    assert control.journal.lines("m", 1)[0].cause == "rollback"
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["before", "after"])
+def test_a_write_that_failed_may_be_there_and_the_next_one_puts_it_right(written: bool) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        control = await Control.open(loop)
+        assert isinstance(control.journal, FlakyJournal)
+        await control.load("green", 2)
+        control.journal.fail = {control.journal.calls + 1: written}
+        ask = again(ALICE, request_id="id", fingerprint="f")
+        assert (await refused(control.swap("green", ask=ask))).refusal is Refusal.STATE_STORE
+        assert control.in_force == {"blue": 10_000}
+        assert control.journaled == ({"green": 10_000} if written else {"blue": 10_000})
+        await control.load("red", 3)
+        assert control.journaled == {"blue": 10_000}, "a change that was refused does not come back"
+        await control.swap("green", ask=ask)
+        assert control.journaled == control.in_force == {"green": 10_000}
+
+    run()
+
+
+@virtual
+async def test_a_slot_that_is_loaded_is_ready_whatever_the_journal_does(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    assert isinstance(control.journal, FlakyJournal)
+    control.journal.fail = {control.journal.calls + 2: False}
+    await control.load("green", 2)
+    assert control.state("green") == "READY m/2"
+    assert control.controller.view("m").health is Health.DEGRADED
+    await asyncio.sleep(2)
+    assert control.journal.states()["m"].slots["green"].state is SlotState.READY
+    assert control.controller.view("m").health is Health.HEALTHY
+
+
+@virtual
+async def test_a_bake_that_cannot_be_journaled_ends_later(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.swap("green", bake_ns=10 * S)
+    control.journal.broken = True
+    await asyncio.sleep(20)
+    assert control.state("blue") == "READY m/1", "effects wait for the journal"
+    control.journal.broken = False
+    await asyncio.sleep(60)
+    assert control.state("blue") == "EMPTY"
+
+
+@virtual
+async def test_of_two_operators_with_one_etag_one_wins(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, pause_s=0.1)
+    await control.load("green", 2)
+    etag = str(control.controller.desk("m").state.route.generation)  # type: ignore[union-attr]
+    race = [control.weights(Ask(f"op{n}", etag=f'"{etag}"'), blue=9_000 - n, green=1_000 + n) for n in range(5)]
+    ended = await asyncio.gather(*race, return_exceptions=True)
+    losers = [error for error in ended if isinstance(error, ControlError)]
+    assert len(losers) == 4
+    assert {error.refusal for error in losers} == {Refusal.ETAG_MISMATCH}
+    assert {error.metadata["current_etag"] for error in losers} == {str(int(etag) + 1)}
+    assert control.in_force == control.journaled
+
+
+@virtual
+async def test_an_etag_can_be_required_but_not_of_a_rollback(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, limits=AdminLimits(require_etag=True))
+    await control.load("green", 2, ask=Ask("a", etag="0"))
+    error = await refused(control.swap("green"))
+    assert (error.refusal, error.field) == (Refusal.ETAG_REQUIRED, "mutation.etag")
+    await control.swap("green", ask=Ask("a", etag="1"))
+    await control.roll_back()
+    assert control.in_force == {"blue": 10_000}
+
+
+@virtual
+async def test_validate_only_checks_and_changes_nothing(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    before, lines = control.controller.desk("m").state, control.journal.lines(None, 100)
+    only = again(ALICE, validate_only=True, request_id="id", fingerprint="f")
+    await control.swap("green", ask=only)
+    await control.weights(only, blue=5_000, green=5_000)
+    await control.load("red", 3, ask=only)
+    await control.unload("green", ask=only)
+    cost = await control.load("blue", 3, ask=only, replace=True, accept_outage=True)
+    assert (cost.share_bp, cost.memory_bytes) == (10_000, 0)
+    assert (await refused(control.roll_back(ask=only))).refusal is Refusal.ROLLBACK_TARGET_UNLOADED
+    assert (await refused(control.unload("blue", ask=only))).refusal is Refusal.SLOT_ROUTED
+    assert control.controller.desk("m").state is before
+    assert control.journal.lines(None, 100) == lines
+    assert control.journal.remembered("id", control.now_ns()) is None
+
+
+@virtual
+async def test_the_same_request_is_carried_out_once(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, pause_s=0.1)
+    await control.load("green", 2)
+    once, ask = control.admin.requests.once, again(ALICE, request_id="id", fingerprint="f")
+    count = 0
+
+    async def work() -> bytes:
+        nonlocal count
+        count += 1
+        await control.swap("green", ask=ask)
+        return b"first"
+
+    both = await asyncio.gather(*(once(ask, work, lambda: b"current") for _ in range(3)))
+    assert (both, count) == ([b"first"] * 3, 1)
+    await control.roll_back()
+    assert await once(ask, work, lambda: b"current") == b"first"
+    assert control.in_force == {"blue": 10_000}
+    other = again(ask, fingerprint="g")
+    assert (await refused(once(other, work, lambda: b""))).refusal is Refusal.REQUEST_ID_REUSED
+    later = await control.restarted()
+    assert await later.admin.requests.once(ask, work, lambda: b"current") == b"first"
+    assert (await refused(later.admin.requests.once(other, work, lambda: b""))).refusal is Refusal.REQUEST_ID_REUSED
+    assert count == 1
+
+
+@virtual
+async def test_a_caller_that_leaves_does_not_stop_its_change(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, pause_s=1)
+    await control.load("green", 2)
+
+    async def work() -> bytes:
+        await control.swap("green")
+        return b""
+
+    task = asyncio.ensure_future(control.admin.requests.once(ALICE, work, lambda: b""))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.sleep(5)
+    assert control.in_force == control.journaled == {"green": 10_000}
+
+
+@virtual
+async def test_a_load_that_is_called_off_leaves_nothing(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.load_s = 60
+    waiter = asyncio.ensure_future(control.load("green", 2))
+    await asyncio.sleep(1)
+    assert (await refused(control.load("green", 3))).refusal is Refusal.OPERATION_IN_PROGRESS
+    await control.unload("green")
+    assert (await refused(waiter)).refusal is Refusal.OPERATION_IN_PROGRESS
+    assert control.state("green") == "EMPTY"
+    assert "green" not in control.admin.fleet.model("m").slots
+    await control.load("green", 3)
+    await asyncio.sleep(100)
+    assert control.state("green") == "READY m/3"
+
+
+@virtual
+async def test_replacing_in_place_says_what_it_costs_and_refuses_meanwhile(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.load_s = 10
+    task = asyncio.ensure_future(control.load("blue", 2, replace=True, accept_outage=True))
+    await asyncio.sleep(5)
+    with pytest.raises(ServingError, match="LOADING"):
+        control.infer()
+    assert control.controller.view("m").health is Health.DEGRADED
+    cost = await task
+    assert cost.share_bp == 10_000
+    outcome = control.infer()
+    await asyncio.sleep(1)
+    assert str(outcome.response.revision) == "m/2"
+    assert control.in_force == {"blue": 10_000}
+
+
+@virtual
+async def test_a_rollback_can_load_again_what_is_gone(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.swap("green", bake_ns=0)
+    await asyncio.sleep(1)
+    error = await refused(control.roll_back())
+    assert error.refusal is Refusal.ROLLBACK_TARGET_UNLOADED
+    await control.roll_back(allow_reload=True)
+    assert (control.in_force, control.state("blue")) == ({"blue": 10_000}, "READY m/1")
+    await control.swap("green", bake_ns=0)
+    await asyncio.sleep(1)
+    control.shelf.versions[1] = "other"
+    assert (await refused(control.roll_back(allow_reload=True))).refusal is Refusal.DIGEST_MISMATCH
+    assert control.in_force == {"green": 10_000}
+
+
+# Gates
+
+
+@virtual
+async def test_a_load_that_fails_says_at_which_gate(loop: VirtualLoop) -> None:
+    shelf = Shelf(failing={2: "it crashed"}, models={3: SyntheticModel(other_signature())})
+    control = await Control.open(loop, shelf=shelf)
+    error = await refused(control.load("green", 2))
+    assert (error.refusal, error.metadata["gate"]) == (Refusal.GATE_FAILED, "preflight")
+    assert "it crashed" in error.message
+    assert control.state("green") == "FAILED m/2"
+    error = await refused(control.load("green", 3))
+    assert error.refusal is Refusal.SIGNATURE_MISMATCH
+    assert "input 'x' has shape [-1, 5], that of the stable one [-1, 4]" in error.message
+    await control.load("green", 3, allow_signature_change=True)
+    assert control.state("green") == "READY m/3"
+    assert control.in_force == {"blue": 10_000}
+
+
+@virtual
+async def test_golden_samples_are_compared(loop: VirtualLoop) -> None:
+    x = np.arange(80, dtype=np.float32).reshape(20, 4)
+    control = await Control.open(loop)
+    control.shelf.golden = {2: Golden({"x": x}, {"y": 2 * x}), 3: Golden({"x": x}, {"y": 2 * x + 1})}
+    await control.load("green", 2)
+    results = {result.gate.value: result.verdict for result in control.controller.view("m").slots[1].gates}
+    assert results["golden"] is results["finite"] is Verdict.PASS
+    error = await refused(control.load("red", 3))
+    assert (error.refusal, error.metadata["gate"]) == (Refusal.GATE_FAILED, "golden")
+    assert float(error.metadata["observed"]) > float(error.metadata["limit"]) > 0
+
+
+@virtual
+async def test_memory_is_bounded_before_and_after_a_load(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=Shelf(memory={1: 50, 2: 60}), limits=AdminLimits(memory_bytes_max=100))
+    error = await refused(control.load("green", 2))
+    assert (error.refusal, error.metadata["observed"]) == (Refusal.SLOT_MEMORY, "60")
+    await control.unload("green")
+    control.shelf.size_bytes = 60
+    error = await refused(control.load("green", 2))
+    assert error.refusal is Refusal.SLOT_MEMORY
+    assert "m/1 in slot 'blue' 50" in error.message
+    await control.load("blue", 2, replace=True, accept_outage=True)
+    assert control.state("blue") == "READY m/2"
+
+
+@virtual
+async def test_a_digest_can_be_asked_for(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    assert (await refused(control.load("green", 2, digest="other"))).refusal is Refusal.DIGEST_MISMATCH
+    await control.load("green", 2, digest="digest-2")
+    control.shelf.versions[2] = "changed"
+    assert (await refused(control.load("red", 2))).refusal is Refusal.DIGEST_MISMATCH
+
+
+@virtual
+async def test_what_is_not_there_is_not_found(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    assert (await refused(control.load("green", 9))).refusal is Refusal.REVISION_NOT_FOUND
+    assert (await refused(control.controller.change("n", Swap("a", 0), ALICE))).refusal is Refusal.MODEL_NOT_FOUND
+    assert control.controller.names() == ["m"]
+
+
+@virtual
+async def test_a_model_that_came_later_is_loaded_and_gets_traffic(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, versions=())
+    await control.load("blue", 1)
+    with pytest.raises(ServingError):
+        control.infer()
+    assert "no traffic" in control.controller.view("m").message
+    await control.swap("blue")
+    outcome = control.infer()
+    await asyncio.sleep(1)
+    assert outcome.response.slot == "blue"
+
+
+# Restarts
+
+
+@virtual
+async def test_a_restart_brings_back_slots_weights_and_generation(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.weights(blue=9_000, green=1_000)
+    before = control.controller.desk("m").state
+    later = await control.restarted([3, 1])
+    state = later.controller.desk("m").state
+    assert (state.route, state.slots) == (before.route, before.slots)
+    assert later.in_force == {"blue": 9_000, "green": 1_000}
+    assert later.seen.notices == [
+        "model 'm': version 3 has appeared and is not loaded, since the journal says what is served: load it to use it"
+    ]
+    assert "version 3 has appeared" in later.controller.view("m").message
+    await later.roll_back()
+    assert later.in_force == {"blue": 10_000}
+
+
+@pytest.mark.parametrize("how", ["gone", "changed", "broken"])
+def test_what_cannot_come_back_is_refused_loudly_and_the_rest_serves(how: str) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        control = await Control.open(loop)
+        await control.load("green", 2)
+        await control.weights(blue=9_000, green=1_000)
+        if how == "gone":
+            del control.shelf.versions[2]
+        elif how == "changed":
+            control.shelf.versions[2] = "other-digest"
+        else:
+            control.shelf.failing[2] = "it crashes now"
+        later = await control.restarted()
+        assert later.state("green") == "FAILED m/2"
+        assert later.in_force == later.journaled == {"blue": 10_000}
+        assert len(later.seen.notices) == 1
+        line = later.journal.lines("m", 1)[0]
+        assert (line.object, line.cause, line.actor) == ("route", "restart", "server")
+
+    run()
+
+
+@virtual
+async def test_a_lost_stable_slot_is_degraded_and_not_silently_replaced(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.weights(blue=9_000, green=1_000)
+    del control.shelf.versions[1]
+    later = await control.restarted()
+    view = later.controller.view("m")
+    assert view.health is Health.DEGRADED
+    assert "slot 'blue' has 90 % of the traffic and is FAILED" in view.message
+    assert later.in_force == {"blue": 9_000, "green": 1_000}
+    await later.weights(green=10_000)
+    outcome = later.infer()
+    await asyncio.sleep(1)
+    assert outcome.response.slot == "green"
+
+
+@virtual
+async def test_a_restart_finishes_what_was_under_way(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    control.shelf.load_s = 10**4
+    await control.load("red", 3, wait=False)
+    control.shelf.model(2).wait = lambda rows: control.clock.spend(100 * S)
+    control.infer(slot="green")
+    await asyncio.sleep(1)
+    await control.unload("green", wait=False)
+    assert (control.state("green"), control.state("red")) == ("DRAINING m/2", "LOADING m/3")
+    control.shelf.load_s = 0
+    later = await control.restarted()
+    assert (later.state("green"), later.state("red")) == ("EMPTY", "READY m/3")
+
+
+@virtual
+async def test_a_bake_goes_on_after_a_restart(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.swap("green")
+    await asyncio.sleep(300)
+    later = await control.restarted()
+    assert later.controller.desk("m").state.held == "blue"
+    await asyncio.sleep(301)
+    assert later.state("blue") == "EMPTY"
+
+
+@virtual
+async def test_a_model_that_left_the_repository_is_degraded(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.versions.clear()
+    later = await control.restarted([])
+    view = later.controller.view("m")
+    assert view.health is Health.DEGRADED
+    assert "not in the model repository any more" in view.message
+
+
+# What is counted
+
+
+@virtual
+async def test_pinned_requests_are_counted_apart_and_observed_shares_are_of_routed_ones(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.weights(blue=7_500, green=2_500)
+    for _ in range(100):
+        control.infer()
+    for _ in range(50):
+        control.infer(slot="green")
+        control.infer(version=1)
+    await asyncio.sleep(1)
+    view = control.controller.view("m")
+    assert sum(count for *_, count in view.actual) == 100
+    by_slot = {slot: (wanted, actual) for slot, wanted, actual, _ in view.actual}
+    assert by_slot["green"] == (2_500, pytest.approx(2_500, abs=500))
+    blue, green = view.slots
+    assert (blue.pinned.requests, green.pinned.requests) == (50, 50)
+    assert blue.routed.requests + green.routed.requests == 100
+    assert green.routed.p50_ns is not None
+    await control.weights(blue=7_000, green=3_000)
+    assert {actual for _, _, actual, _ in control.controller.view("m").actual} == {-1}, "a new generation counts anew"
+
+
+@virtual
+async def test_what_the_canary_fails_the_stable_slot_answers_and_the_canary_is_blamed(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.model(2).poison = 13
+    await control.load("green", 2)
+    await control.weights(green=10_000)
+    await control.weights(green=4_000, blue=6_000)
+    outcomes = [control.infer(13) for _ in range(20)]
+    pinned = control.infer(13, slot="green")
+    await asyncio.sleep(1)
+    assert {outcome.response.slot for outcome in outcomes} == {"blue"}
+    assert "error id" in pinned.error.message, "who pins a slot wants its answer"
+    accounts = {name: slot.account for name, slot in control.admin.fleet.model("m").slots.items()}
+    failed = accounts["green"].ended(Outcome.FAILED, pinned=False)
+    assert failed > 0
+    assert accounts["blue"].ended(Outcome.FAILED, pinned=False) == 0
+    assert accounts["blue"].ended(Outcome.SUCCESS, pinned=True) == failed, "chance did not send them there"
+    assert all(slot.leases == 0 for slot in control.admin.fleet.model("m").slots.values())
+
+
+# Watching
+
+
+@virtual
+async def test_events_are_numbered_and_forgotten_at_a_bound(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    events = control.admin.events
+    await control.load("green", 2)
+    kinds = [(event.kind, event.line.to_state if event.line else "") for event in events.after(0)]
+    assert kinds == [("slot", "LOADING m/2"), ("slot", ""), ("slot", "READY m/2")]
+    token = events.token(1)
+    assert [event.seq for event in events.after(events.seq_of(token))] == [2, 3]
+    for number in range(1_100):
+        await control.weights(blue=10_000 - number % 2, green=number % 2)
+    with pytest.raises(ControlError) as caught:
+        events.after(1)
+    assert caught.value.refusal is Refusal.TOKEN_EXPIRED
+    wrong_ones = {"other-1": Refusal.TOKEN_EXPIRED, "run-99999": Refusal.TOKEN_EXPIRED, "x": Refusal.INVALID_REQUEST}
+    for wrong, refusal in wrong_ones.items():
+        with pytest.raises(ControlError) as caught:
+            events.seq_of(wrong)
+        assert caught.value.refusal is refusal
+
+
+@virtual
+async def test_a_stopping_server_takes_no_changes(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.load_s = 1_000
+    waiter = asyncio.ensure_future(control.load("green", 2))
+    await asyncio.sleep(1)
+    await control.admin.stop()
+    assert (await refused(waiter)).refusal is Refusal.OPERATION_IN_PROGRESS
+    assert (await refused(control.swap("blue"))).refusal is Refusal.STOPPING
+    command = SetWeights({"blue": 10_000})
+    assert (await refused(control.controller.change("m", command, ALICE))).refusal is Refusal.STOPPING
+
+
+@virtual
+async def test_what_is_asked_about_a_model_is_answered_by_its_stable_slot(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.weights(blue=9_000, green=1_000)
+    model = control.admin.fleet.model("m")
+    assert model.slot_of(None).name == "blue", "although the first buckets are the canary's"
+    assert model.slot_of(2).name == "green"
+    await control.operations.withdraw("m", ALICE)
+    assert not model.answers(None)
+    with pytest.raises(ServingError) as caught:
+        model.slot_of(None)
+    assert "no ready slot" in caught.value.message
+    assert control.in_force == {}
+    await control.operations.load_newest("m", BAKE_NS, ALICE)
+    assert control.in_force == {"blue": 10_000}
+    assert control.state("blue") == "READY m/3"
+    before = control.controller.desk("m").state
+    await control.operations.load_newest("m", BAKE_NS, ALICE)
+    assert control.controller.desk("m").state is before
+    control.shelf.versions[4] = "digest-4"
+    await control.operations.load_newest("m", BAKE_NS, ALICE)
+    assert (control.in_force, control.state("green")) == ({"green": 10_000}, "READY m/4")

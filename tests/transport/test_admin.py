@@ -1,0 +1,370 @@
+"""SlotService over gRPC, in process: each error of the table with its details, and what messages say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from support.control import FlakyJournal, Shelf, other_signature
+from support.world import Seen
+from turnout.backends.synthetic import SyntheticModel
+from turnout.backends.threads import ThreadExecutors
+from turnout.core.errors import ControlError, Refusal
+from turnout.runtime.admin import Admin, AdminLimits
+from turnout.runtime.budget import Budget
+from turnout.runtime.jobs import SlotLimits
+from turnout.runtime.opening import Opener
+from turnout.transport.admin import SlotHandlers
+from turnout.transport.admin_server import AdminServer
+from turnout.transport.admin_status import ADMIN_STATUS, details_of
+from turnout_wire.admin import DETAILS_KEY, METHODS, SlotServiceAioStub, error_info
+from turnout_wire.gen import slots_pb2 as pb
+
+
+@dataclass
+class Served:
+    stub: SlotServiceAioStub
+    admin: Admin
+    shelf: Shelf
+    journal: FlakyJournal
+    channel: grpc.aio.Channel
+    server: AdminServer
+    seen: Seen
+
+    async def load(self, slot: str, version: int, **more: Any) -> pb.LoadSlotResponse:
+        revision = pb.Revision(version=version)
+        return await self.stub.LoadSlot(pb.LoadSlotRequest(model="m", slot=slot, revision=revision, wait=True, **more))
+
+    async def swap(self, slot: str, **mutation: Any) -> pb.SwapSlotsResponse:
+        request = pb.SwapSlotsRequest(model="m", slot=slot, mutation=pb.Mutation(**mutation))
+        return await self.stub.SwapSlots(request)
+
+    async def model(self) -> pb.Model:
+        return (await self.stub.GetModel(pb.GetModelRequest(model="m"))).model
+
+
+@asynccontextmanager
+async def served(**limits: Any) -> AsyncIterator[Served]:
+    """Version 1 in blue with all traffic, version 2 in green."""
+    loop = asyncio.get_running_loop()
+    shelf, journal, seen = Shelf(), FlakyJournal(), Seen()
+    opener = Opener(
+        backend=shelf,
+        new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
+        limits=SlotLimits(1000, 1 << 30),
+        budget=Budget(1 << 20, 1 << 40),
+        clock_ns=time.monotonic_ns,
+        offload=asyncio.to_thread,
+        observer=seen,
+    )
+    admin = Admin(opener, shelf, journal, time.time_ns, "run", AdminLimits(**limits))
+    await admin.start([shelf.source(1)])
+    server = AdminServer(SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns), seen)
+    port = await server.start("127.0.0.1", 0)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            one = Served(SlotServiceAioStub(channel), admin, shelf, journal, channel, server, seen)
+            if not limits:
+                await one.load("green", 2)
+            yield one
+    finally:
+        await admin.stop()
+        await server.stop(0)
+        for model in admin.fleet:
+            for slot in model.ready_slots():
+                await slot.unload()
+
+
+def weights(**shares: int) -> pb.SetWeightsRequest:
+    return pb.SetWeightsRequest(model="m", weights=[pb.SlotWeight(slot=s, weight_bp=w) for s, w in shares.items()])
+
+
+async def _etag_mismatch(one: Served) -> None:
+    await one.swap("green", etag='"99"')
+
+
+async def _in_progress(one: Served) -> None:
+    one.admin.controller.desk("m").rollbacks = 1
+    try:
+        await one.swap("green")
+    finally:
+        one.admin.controller.desk("m").rollbacks = 0
+
+
+async def _id_reused(one: Served) -> None:
+    await one.swap("green", request_id="id")
+    await one.swap("blue", request_id="id")
+
+
+async def _state_store(one: Served) -> None:
+    one.journal.broken = True
+    try:
+        await one.swap("green")
+    finally:
+        one.journal.broken = False
+
+
+async def _unloaded(one: Served) -> None:
+    await one.stub.RollbackModel(pb.RollbackModelRequest(model="m"))
+
+
+async def _gate(one: Served) -> None:
+    one.shelf.failing[3] = "it crashed"
+    await one.load("red", 3)
+
+
+async def _signature(one: Served) -> None:
+    one.shelf.models[3] = SyntheticModel(other_signature())
+    await one.load("red", 3)
+
+
+async def _manifest(one: Served) -> None:
+    def find(*args: Any) -> Any:
+        raise ControlError(Refusal.MANIFEST_MISMATCH, "'model.onnx' has another sha256 than SHA256SUMS says")
+
+    one.shelf.find = find  # type: ignore[method-assign]
+    await one.load("red", 3)
+
+
+async def _digest(one: Served) -> None:
+    await one.load("red", 3, digest="0" * 64)
+
+
+async def _memory(one: Served) -> None:
+    object.__setattr__(one.admin.operations, "memory_bytes_max", 15)
+    await one.load("red", 3)
+
+
+async def _expired(one: Served) -> None:
+    async for _ in one.stub.WatchModel(pb.WatchModelRequest(model="m", resume_token="other-1")):
+        pass
+
+
+async def _stopping(one: Served) -> None:
+    await one.admin.stop()
+    await one.swap("green")
+
+
+async def _internal(one: Served) -> None:
+    one.admin.controller.view = None  # type: ignore[assignment, method-assign]
+    await one.model()
+
+
+async def _parse(one: Served) -> None:
+    call = one.channel.unary_unary(METHODS["GetModel"].path)
+    await call(b"\xff\xff")
+
+
+Call = Callable[[Served], Awaitable[Any]]
+ROWS: dict[Refusal, Call] = {
+    Refusal.ETAG_MISMATCH: _etag_mismatch,
+    Refusal.OPERATION_IN_PROGRESS: _in_progress,
+    Refusal.REQUEST_ID_REUSED: _id_reused,
+    Refusal.INVALID_SPEC: lambda one: one.stub.SetWeights(weights(blue=1)),
+    Refusal.INVALID_REQUEST: _parse,
+    Refusal.MODEL_NOT_FOUND: lambda one: one.stub.GetModel(pb.GetModelRequest(model="x")),
+    Refusal.SLOT_NOT_FOUND: lambda one: one.swap("pink"),
+    Refusal.REVISION_NOT_FOUND: lambda one: one.load("red", 9),
+    Refusal.SLOT_ROUTED: lambda one: one.stub.UnloadSlot(pb.UnloadSlotRequest(model="m", slot="blue")),
+    Refusal.SLOT_OCCUPIED: lambda one: one.load("green", 3),
+    Refusal.SLOT_NOT_READY: lambda one: one.stub.SetWeights(weights(gone=10_000)),
+    Refusal.ROLLBACK_TARGET_UNLOADED: _unloaded,
+    Refusal.GATE_FAILED: _gate,
+    Refusal.SIGNATURE_MISMATCH: _signature,
+    Refusal.MANIFEST_MISMATCH: _manifest,
+    Refusal.DIGEST_MISMATCH: _digest,
+    Refusal.SLOT_MEMORY: _memory,
+    Refusal.STATE_STORE: _state_store,
+    Refusal.TOKEN_EXPIRED: _expired,
+    Refusal.STOPPING: _stopping,
+    Refusal.INTERNAL: _internal,
+}
+# What the API says, once more, by hand: the table itself must not be its own proof.
+CODES = {
+    "ABORTED": "ETAG_MISMATCH OPERATION_IN_PROGRESS",
+    "INVALID_ARGUMENT": "ETAG_REQUIRED REQUEST_ID_REUSED INVALID_SPEC INVALID_REQUEST",
+    "NOT_FOUND": "MODEL_NOT_FOUND SLOT_NOT_FOUND REVISION_NOT_FOUND",
+    "FAILED_PRECONDITION": "SLOT_ROUTED SLOT_OCCUPIED SLOT_NOT_READY ROLLBACK_TARGET_UNLOADED GATE_FAILED "
+    "SIGNATURE_MISMATCH MANIFEST_MISMATCH",
+    "ALREADY_EXISTS": "DIGEST_MISMATCH",
+    "RESOURCE_EXHAUSTED": "SLOT_MEMORY",
+    "UNAVAILABLE": "STATE_STORE STOPPING",
+    "OUT_OF_RANGE": "TOKEN_EXPIRED",
+    "INTERNAL": "INTERNAL",
+}
+
+
+def test_the_table_has_every_refusal_and_the_code_of_the_api() -> None:
+    assert set(ADMIN_STATUS) == set(Refusal)
+    expected = {reason: code for code, reasons in CODES.items() for reason in reasons.split()}
+    assert {refusal.name: code.name for refusal, code in ADMIN_STATUS.items()} == expected
+    assert set(ROWS) | {Refusal.ETAG_REQUIRED} == set(Refusal)
+
+
+@pytest.mark.parametrize("refusal", ROWS, ids=lambda refusal: refusal.name)
+async def test_each_row_reaches_the_client_with_its_details(refusal: Refusal) -> None:
+    async with served() as one:
+        if refusal is Refusal.SLOT_NOT_READY:
+            await one.load("gone", 3)
+            await one.stub.UnloadSlot(pb.UnloadSlotRequest(model="m", slot="gone", wait=True))
+        view = one.admin.controller.view
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ROWS[refusal](one)
+        one.admin.controller.view = view  # type: ignore[method-assign]
+        info = error_info(caught.value)
+        assert info is not None
+        assert (caught.value.code(), info.reason) == (ADMIN_STATUS[refusal], refusal.name)
+        assert (caught.value.details() or "")[-1] not in ".!"
+
+
+async def test_an_etag_is_required_where_the_server_says_so() -> None:
+    async with served(require_etag=True) as one:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await one.swap("blue")
+        info = error_info(caught.value)
+        assert info is not None
+        assert info.reason == "ETAG_REQUIRED"
+
+
+def test_details_name_the_field_and_when_to_retry_and_are_bounded() -> None:
+    status = details_of(ControlError(Refusal.STATE_STORE, "m" * 9_000, "a.b", slot="x" * 9_000))
+    kinds = [detail.TypeName().rpartition(".")[2] for detail in status.details]
+    assert kinds == ["ErrorInfo", "BadRequest", "RetryInfo"]
+    bad, retry = BadRequest(), RetryInfo()
+    assert status.details[1].Unpack(bad)
+    assert status.details[2].Unpack(retry)
+    assert (bad.field_violations[0].field, retry.retry_delay.seconds) == ("a.b", 5)
+    assert len(status.SerializeToString()) < 8_000
+
+
+async def test_the_details_are_where_grpc_looks_for_them() -> None:
+    async with served() as one:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await one.stub.SetWeights(weights(blue=1))
+        raw = dict(caught.value.trailing_metadata() or ())[DETAILS_KEY]
+        status = Status.FromString(raw)  # type: ignore[arg-type]
+        assert (status.code, status.message) == (3, caught.value.details())
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.SwapSlotsRequest(model="m", slot="green", mutation=pb.Mutation(reason="r" * 1025)), "mutation.reason"),
+        (pb.SwapSlotsRequest(model="m", slot="a", mutation=pb.Mutation(request_id="r" * 129)), "mutation.request_id"),
+        (pb.LoadSlotRequest(model="m", slot="red"), "revision.version"),
+        (pb.LoadSlotRequest(model="m", slot="red", revision=pb.Revision(model="n", version=1)), "revision.model"),
+        (pb.SetWeightsRequest(model="m", pins=[pb.Pin(slot="blue")]), "set_pins"),
+        (pb.SetWeightsRequest(model="m", weights=[pb.SlotWeight(slot="a")] * 2), "weights[1].slot"),
+        (pb.ListModelsRequest(page_size=-1), "page_size"),
+        (pb.ListTransitionsRequest(page_token="x"), "page_token"),
+        (pb.WatchModelRequest(model="m", resume_token="run-0", send_initial_state=True), "resume_token"),
+    ],
+)  # fmt: skip
+async def test_a_field_out_of_its_bounds_is_named(request_: Any, field: str) -> None:
+    name = type(request_).DESCRIPTOR.name.removesuffix("Request")
+    async with served() as one:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            call = getattr(one.stub, name)(request_)
+            await (call.read() if METHODS[name].stream else call)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert (caught.value.details() or "").count(field) or field in str(caught.value.trailing_metadata())
+
+
+async def test_a_model_says_all_that_an_operator_needs() -> None:
+    async with served() as one:
+        reply = await one.stub.SetWeights(weights(blue=9_000, green=1_000))
+        model = reply.model
+        assert (model.stable_slot, model.candidate_slot, model.previous_slot) == ("blue", "green", "blue")
+        assert {w.slot: (w.weight_bp, w.actual_bp) for w in model.weights} == {
+            "green": (1_000, -1),
+            "blue": (9_000, -1),
+        }
+        assert (model.route.etag, model.route.generation) == ("2", 2)
+        assert [(i.start_bp, i.end_bp, i.slot) for i in model.route.intervals] == [
+            (0, 1_000, "green"), (1_000, 10_000, "blue"),
+        ]  # fmt: skip
+        green = model.slots[1]
+        assert (green.name, green.state, green.revision.version) == ("green", pb.SLOT_STATE_READY, 2)
+        assert (green.digest, green.memory_bytes, green.batch_rows_max) == ("digest-2", 10, 8)
+        assert {gate.gate for gate in green.gates} >= {"digest", "manifest", "preflight", "warmup", "signature"}
+        assert model.health == pb.HEALTH_HEALTHY
+
+
+async def test_swap_then_rollback_by_rpc_and_history() -> None:
+    async with served() as one:
+        swapped = (await one.swap("green", reason="v2 is better", request_id="r-1")).model
+        assert swapped.HasField("bake_until")
+        assert swapped.slots[0].held
+        back = await one.stub.RollbackModel(pb.RollbackModelRequest(model="m", mutation=pb.Mutation(reason="worse")))
+        assert back.model.stable_slot == "blue"
+        listed = await one.stub.ListTransitions(pb.ListTransitionsRequest(model="m", page_size=2))
+        first, second = listed.transitions
+        assert (first.cause, first.from_state, first.to_state, first.reason) == (
+            "rollback", "green=10000", "blue=10000", "worse",
+        )  # fmt: skip
+        assert (second.reason, second.request_id) == ("v2 is better", "r-1")
+        assert first.actor.startswith("ipv4:127.0.0.1:")
+        rest = await one.stub.ListTransitions(pb.ListTransitionsRequest(page_token=listed.next_page_token))
+        assert [line.seq for line in rest.transitions] == [4, 3, 2, 1]
+        assert rest.next_page_token == ""
+        news = await one.stub.ListTransitions(pb.ListTransitionsRequest(since_seq=second.seq))
+        assert list(news.transitions) == [first]
+
+
+async def test_models_are_listed_by_page() -> None:
+    async with served() as one:
+        page = await one.stub.ListModels(pb.ListModelsRequest(page_size=1))
+        assert [model.name for model in page.models] == ["m"]
+        assert page.next_page_token == ""
+        assert not (await one.stub.ListModels(pb.ListModelsRequest(page_token="m"))).models
+
+
+async def test_the_cost_of_a_replace_is_told_before() -> None:
+    async with served() as one:
+        reply = await one.load("blue", 3, replace=True, accept_outage=True, mutation=pb.Mutation(validate_only=True))
+        assert reply.cost.share_bp == 10_000
+        assert (await one.model()).slots[0].revision.version == 1
+
+
+async def test_a_watch_is_resumed_by_its_token_and_misses_nothing() -> None:
+    async with served() as one:
+        call = one.stub.WatchModel(pb.WatchModelRequest(model="-", send_initial_state=True))
+        initial, synced = await call.read(), await call.read()
+        assert (initial.event_type, initial.model.name) == (pb.MODEL_EVENT_TYPE_INITIAL, "m")
+        assert synced.event_type == pb.MODEL_EVENT_TYPE_SYNCED
+        await one.swap("green", reason="first")
+        event = await call.read()
+        assert (event.event_type, event.transition.reason) == (pb.MODEL_EVENT_TYPE_ROUTE, "first")
+        assert event.model.stable_slot == "green"
+        call.cancel()
+        await one.stub.RollbackModel(pb.RollbackModelRequest(model="m"))
+        await one.load("red", 3)
+        only = [pb.MODEL_EVENT_TYPE_ROUTE]
+        again = one.stub.WatchModel(pb.WatchModelRequest(model="m", resume_token=event.resume_token, event_types=only))
+        assert (await again.read()).transition.cause == "rollback"
+        again.cancel()
+        every = one.stub.WatchModel(pb.WatchModelRequest(model="m", resume_token=event.resume_token))
+        seen = [await every.read() for _ in range(4)]
+        assert [e.transition.to_state for e in seen] == ["blue=10000", "LOADING m/3", "", "READY m/3"]
+        assert seen[2].model.slots[2].state in (pb.SLOT_STATE_WARMING, pb.SLOT_STATE_READY)
+
+
+async def test_a_watch_ends_when_the_server_stops() -> None:
+    async with served() as one:
+        call = one.stub.WatchModel(pb.WatchModelRequest(model="m"))
+        reading = asyncio.ensure_future(call.read())
+        await one.model()
+        await one.server.stop(1)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reading
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
