@@ -192,7 +192,8 @@ def _wrong(where: str, value: object, due: str) -> NoReturn:
 
 
 def exported(models: Sequence[pb.Model], digests: bool = False) -> str:
-    """The models as a file of which `apply` is a no-op. Slots that hold nothing usable are left out."""
+    """The models as a file of which `apply` is a no-op. Slots that hold nothing usable are left out. What is as by
+    default is written too, as an empty value: the file says all there is."""
     written = {"models": {model.name: _exported(model, digests) for model in models}}
     return yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
 
@@ -206,7 +207,7 @@ def _exported(model: pb.Model, digests: bool) -> dict[str, Any]:
     if weights := weights_of(model):
         spec["weights"] = {slot: percent(share) for slot, share in weights.items()}
     sticky = sticky_of(model)
-    if sticky != Sticky():
+    if model.HasField("route"):
         spec["sticky_key"] = {key: value for key in sorted(_STICKY_KEYS) if (value := getattr(sticky, key))}
     spec["pins"] = [{"metadata_key": pin.metadata_key, "value": pin.value, "slot": pin.slot} for pin in pins_of(model)]
     return spec

@@ -242,7 +242,7 @@ def _holds(slot: pb.SlotStatus) -> str:
 
 
 def split(weights: Mapping[str, int]) -> str:
-    return ", ".join(f"{slot} {percent(weight)}" for slot, weight in weights.items()) or "none"
+    return ", ".join(f"{slot} {percent(weight)}" for slot, weight in sorted(weights.items())) or "none"
 
 
 def sticky_text(sticky: Sticky) -> str:

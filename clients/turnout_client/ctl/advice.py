@@ -21,9 +21,8 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "MODEL_NOT_FOUND": "`turnoutctl status` lists the models; `turnoutctl load` brings in a new one",
     "SLOT_NOT_FOUND": "`turnoutctl status {model}` lists its slots; `turnoutctl load` makes one",
     "REVISION_NOT_FOUND": "put its files into the model repository of this server, or name a version that is there",
-    "SLOT_ROUTED": "move its traffic first: `turnoutctl swap {model} OTHER-SLOT` or `turnoutctl weights {model} ...`; "
-    "of a slot kept for a rollback, wait for the end of the bake or give --end-bake; "
-    "for a replace under traffic, --accept-outage",
+    "SLOT_ROUTED": "move its traffic first: `turnoutctl swap {model} OTHER-SLOT` or `turnoutctl weights {model} ...` "
+    "(its pins: --no-pins); to replace it where it is, --accept-outage",
     "SLOT_OCCUPIED": "load into another slot, or give --replace; `turnoutctl unload {model} {slot}` empties it",
     "SLOT_NOT_READY": "`turnoutctl status {model}` says why; load it first: `turnoutctl load {model} {slot} REVISION`",
     "ROLLBACK_TARGET_UNLOADED": "name a READY slot: `turnoutctl rollback {model} SLOT`, or give --allow-reload, "
@@ -41,6 +40,8 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "STOPPING": "this server stops: ask the one that takes its place, or wait until it is back",
     "INTERNAL": "this is a fault of the server: its log has the details under the error id",
 }
+# SLOT_ROUTED with metadata bake_until_ns: it has no traffic, and is kept for a rollback.
+HELD: Final = "wait for the end of the bake (`turnoutctl status {model}`), or give the rollback up with --end-bake"
 UNREACHABLE: Final = "is the server there, and is this its admin port? see `turnout serve --help`, --admin-port"
 NO_ANSWER: Final = (
     "it may have been carried out all the same: look with `turnoutctl status {model}`; repeating it with "
@@ -52,7 +53,9 @@ NOT_TURNOUT: Final = "is this the admin port? the inference service is on anothe
 def next_step(error: AdminError, **known: str) -> str:
     """What to do now; "" where nothing is known that helps."""
     names = _Names({**error.metadata, **{name: text for name, text in known.items() if text}})
-    if error.reason:
+    if error.reason == "SLOT_ROUTED" and "bake_until_ns" in error.metadata:
+        sentence = HELD
+    elif error.reason:
         sentence = NEXT_STEPS.get(error.reason, "")
     elif error.code == "UNAVAILABLE":
         sentence = UNREACHABLE

@@ -122,15 +122,19 @@ def _loaded(slot: str, checked: bool, response: pb.LoadSlotResponse) -> str:
 
 
 def describe(slot: str, checked: bool, model: pb.Model) -> str:
-    """What a slot is now, in one line."""
+    """What a slot is now, and which checks it has passed."""
+    now = _now(slot, model)
+    status = next((each for each in model.slots if each.name == slot), pb.SlotStatus())
+    if gates := [gate.gate for gate in status.gates if gate.verdict == pb.VERDICT_PASS]:
+        now += f" (passed {', '.join(gates)})"
+    return f"would do; now {now}" if checked else now
+
+
+def _now(slot: str, model: pb.Model) -> str:
     status = next((each for each in model.slots if each.name == slot), None)
     if status is None:
-        now = f"{model.name} has no slot {slot}"
-    else:
-        now = f"{model.name}: {slot} is {state_name(status)} {held(status)}".rstrip()
-        if gates := [gate.gate for gate in status.gates if gate.verdict == pb.VERDICT_PASS]:
-            now += f" (passed {', '.join(gates)})"
-    return f"would do; now {now}" if checked else now
+        return f"{model.name or 'the model'} has no slot {slot}"
+    return f"{model.name}: {slot} is {state_name(status)} {held(status)}".rstrip()
 
 
 @contextmanager
@@ -158,7 +162,7 @@ def _look(endpoint: str, model: str, slot: str, progress: Progress, ended: threa
         with AdminClient(endpoint, timeout_s=1.0) as client:
             while not ended.wait(_LOOK_S):
                 with suppress(AdminError):
-                    progress.update(task, description=f"{endpoint}  {describe(slot, False, client.model(model))}")
+                    progress.update(task, description=f"{endpoint}  {_now(slot, client.model(model))}")
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

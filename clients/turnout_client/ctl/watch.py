@@ -21,7 +21,7 @@ from turnout_client.admin import AdminClient, Watch
 from turnout_client.ctl import completion, shapes, tables
 from turnout_client.ctl.reading import read
 from turnout_client.ctl.replicas import ask_all, exit_status
-from turnout_client.ctl.report import complain
+from turnout_client.ctl.report import complain, said
 from turnout_client.ctl.session import Session, session_of, session_options
 from turnout_client.errors import AdminError
 from turnout_wire.gen import slots_pb2 as pb
@@ -136,7 +136,7 @@ def _take(
         if each.event is not None:
             screen.event(each.endpoint, each.event)
         elif each.error is not None and each.lost:
-            session.complain(f"turnoutctl: {each.endpoint}: {each.error.message}; trying again")
+            session.complain(f"turnoutctl: {each.endpoint}: {said(each.error)}; trying again")
         elif each.error is not None:
             ended[each.endpoint] = each.error
             complain(session, each.endpoint, each.error)
@@ -185,7 +185,7 @@ class _Screen:
         rows: dict[str, RenderableType] = {}
         for outcome in outcomes:
             if outcome.value is None:
-                rows[outcome.endpoint] = Text(outcome.error.message if outcome.error else "", "red")
+                rows[outcome.endpoint] = Text(said(outcome.error) if outcome.error else "", "red")
             else:
                 rows[outcome.endpoint] = tables.models(outcome.value, self._before.get(outcome.endpoint, ()))
                 self._before[outcome.endpoint] = outcome.value
