@@ -15,7 +15,7 @@ from turnout_wire.admin import DETAILS_KEY, error_info
 _UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: whoever raises it sets its traceback
 class AdminError(Exception):
     """An admin RPC that did not end with OK.
 

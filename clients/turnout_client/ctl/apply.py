@@ -107,11 +107,15 @@ def _plan(client: AdminClient, wanted: Sequence[DesiredModel], options: Options)
 def _confirm(session: Session, yes: bool) -> None:
     if yes:
         return
-    if session.as_json or not sys.stdin.isatty():
+    if session.as_json or not can_ask():
         raise click.UsageError("nobody can be asked here: give --yes, or --dry-run to see the difference only")
     if not click.confirm("Do this?", err=True):
         session.complain("turnoutctl: nothing was done")
         sys.exit(Exit.DECLINED)
+
+
+def can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 def _carry(
