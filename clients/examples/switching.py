@@ -118,7 +118,7 @@ def turnoutctl(console: Console, admin: str, *arguments: str) -> None:
     """Shows the command and what it says. Raises Trouble where it fails."""
     show_command(console, *arguments)
     done = subprocess.run(
-        [sys.executable, "-m", "turnout_client.ctl.main", *arguments],
+        [sys.executable, "-m", "turnout_client.ctl", *arguments],
         env=os.environ | {"TURNOUTCTL_ENDPOINT": admin},
         capture_output=True,
         text=True,

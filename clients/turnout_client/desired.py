@@ -112,11 +112,23 @@ def parse(text: str) -> list[DesiredModel]:
         SpecError
     """
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except SpecError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"not YAML: {' '.join(str(error).split())}") from None
     models = _mapping(_mapping(raw, "the file", {"models"}).get("models"), "models")
     return [_model(name, _mapping(spec, f"models: {name}", _MODEL_KEYS)) for name, spec in models.items()]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is there twice: YAML would take the last one, silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise SpecError(f"'{twice}' is there twice, in line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
 
 
 _MODEL_KEYS = {"slots", "weights", "sticky_key", "pins"}

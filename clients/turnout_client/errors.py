@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
@@ -44,14 +45,14 @@ class AdminError(Exception):
 def admin_error(error: grpc.RpcError) -> AdminError:
     """The typed form of what a call raised."""
     call: Any = error
-    info = error_info(error)
-    return AdminError(
-        code=call.code().name,
-        message=call.details() or "",
-        reason=info.reason if info else "",
-        metadata=dict(info.metadata) if info else {},
-        fields=_fields(call),
-    )
+    code, message = call.code().name, call.details() or ""
+    try:
+        info, fields = error_info(error), _fields(call)
+    except DecodeError:  # not of a Turnout server: its code and text are what there is
+        return AdminError(code, message)
+    if info is None:
+        return AdminError(code, message)
+    return AdminError(code, message, info.reason, dict(info.metadata), fields)
 
 
 def _fields(call: Any) -> tuple[tuple[str, str], ...]:

@@ -101,6 +101,7 @@ def test_what_may_not_be_done_is_said_before_anything_is(fake: FakeAdmin, tmp_pa
         ("[", "not YAML"),
         ("", "expected a mapping"),
         ("modles: {}", "unknown 'modles'"),
+        ("models: {digits: {slots: {green: 1, green: 2}}}", "'green' is there twice"),
         ("models: {digits: {slots: {green: two}}}", "no revision"),
         ("models: {digits: {weights: {green: 50}}}", "add up to 0.5 %"),
         ("models: {digits: {slots: {true: 1}}}", "quotes"),
@@ -134,9 +135,20 @@ def test_servers_are_done_one_after_the_other_and_a_failure_spares_the_rest(
     endpoints = ("-e", fake.address, "-e", second.address)
     fake.refusals["LoadSlot"] = ControlError(Refusal.SLOT_MEMORY, "no room")
     done = turnoutctl("apply", "-f", file, "--yes", *endpoints)
-    assert done.status == 4 and "SLOT_MEMORY" in done.stderr and "left as it was" in done.stderr
+    assert done.status == 1 and "SLOT_MEMORY" in done.stderr and "left as it was" in done.stderr
     assert not changes(second)
     fake.refusals.clear()
+    second.refusals["LoadSlot"] = ControlError(Refusal.SLOT_MEMORY, "no room")
+    assert turnoutctl("apply", "-f", file, "--yes", *endpoints).status == 4
+    second.refusals.clear()
+    turnoutctl(
+        "apply",
+        "-f",
+        "-",
+        "--yes",
+        "--prune",
+        stdin="models: {digits: {slots: {blue: 1}, weights: {blue: 10000}, pins: []}}",
+    )
     document = turnoutctl("apply", "-f", file, "--yes", "--json", *endpoints).json
     assert (document["command"], document["ok"]) == ("apply", True)
     assert [replica["applied"] for replica in document["replicas"]] == [True, True]
@@ -148,7 +160,7 @@ def test_servers_are_done_one_after_the_other_and_a_failure_spares_the_rest(
 
 def test_a_server_that_is_away_ends_it_before_anything_is_done(fake: FakeAdmin, file: str) -> None:
     done = turnoutctl("apply", "-f", file, "--yes", "-e", fake.address, "-e", "127.0.0.1:1")
-    assert done.status == 4 and not changes(fake)
+    assert done.status == 3 and not changes(fake)
 
 
 def test_prune_spares_what_is_kept_for_a_rollback(fake: FakeAdmin) -> None:

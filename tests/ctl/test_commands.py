@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 from typing import Any
 
+import grpc
 import pytest
 
 from support.command import turnoutctl
 from support.fake_admin import FakeAdmin, revision
+from support.server import until
 from turnout.core.commands import Load, SetWeights
 from turnout.core.errors import ControlError, Refusal
 from turnout_wire.gen import slots_pb2 as pb
@@ -275,6 +280,30 @@ def test_what_a_server_says_cannot_act_on_the_terminal(fake: FakeAdmin) -> None:
     fake.do("digits", SetWeights(pins=(), weights={"blue": 10000}), "a", "b")
     fake.refusals["ListTransitions"] = ControlError(Refusal.INTERNAL, "\x1b[2J gone")
     assert "\\x1b" in turnoutctl("history").stderr
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_ctrl_c_ends_a_load_that_waits(fake: FakeAdmin, second: FakeAdmin, servers: int) -> None:
+    fake.slow_s = second.slow_s = 8.0
+    endpoints = [flag for each in (fake, second)[:servers] for flag in ("-e", each.address)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "turnout_client.ctl", "load", "digits", "green", "2", *endpoints],
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        until(lambda: fake.asked)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=6)
+    assert process.returncode == 130 and "Traceback" not in said and said.strip().startswith("turnoutctl: interrupted")
+
+
+def test_details_that_cannot_be_read_are_left_out(fake: FakeAdmin) -> None:
+    def refuse(_: object, context: Any) -> None:
+        context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff"),))
+        context.abort(grpc.StatusCode.ABORTED, "busy")
+
+    fake._SwapSlots = refuse  # type: ignore[assignment, method-assign]
+    done = turnoutctl("swap", "digits", "blue")
+    assert done.status == 1 and "ABORTED: busy" in done.stderr
 
 
 def test_a_bug_is_one_line_and_status_70(fake: FakeAdmin, monkeypatch: pytest.MonkeyPatch) -> None:

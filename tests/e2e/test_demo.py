@@ -148,7 +148,7 @@ def test_serve_prints_commands_that_work_and_stops_on_ctrl_c() -> None:
             assert re.search(r"^routed: +version 3 \(digits/3 in slot blue\) says +\[\d", done.stdout, re.MULTILINE)
             assert re.search(r"^pinned to 2: +version 2 \(digits/2 in slot v2\) says +\[\d", done.stdout, re.MULTILINE)
         for command in re.findall(r"^ +\S+/turnoutctl (.*)$", shown, re.MULTILINE):
-            done = run("-m", "turnout_client.ctl.main", *shlex.split(command))
+            done = run("-m", "turnout_client.ctl", *shlex.split(command))
             assert (done.returncode, done.stderr) == (0, ""), command
         index = re.search(r' -c "(import tritonclient.*)"', shown)
         assert index is not None and run("-c", index[1]).stdout.count("READY") == 3

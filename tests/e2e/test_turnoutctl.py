@@ -18,7 +18,7 @@ import pytest
 from support.server import Server, environment, serving
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-m", "turnout_client.ctl.main")
+COMMAND = (sys.executable, "-m", "turnout_client.ctl")
 RUN_S_MAX = 60
 
 

@@ -73,8 +73,8 @@ def apply(context: click.Context, /, file: IO[str], yes: bool, mutation: pb.Muta
     wanted = _parsed(file)
     options = Options(**flags)
     outcomes = ask_all(session.endpoints, _TIMEOUT_S, lambda client: _plan(client, wanted, options))
-    if any(outcome.error for outcome in outcomes):  # some state is not known: nothing is done anywhere
-        _end(session, outcomes, {}, exit_status([outcome.error for outcome in outcomes]))
+    if unread := [outcome.error for outcome in outcomes if outcome.error is not None]:
+        _end(session, outcomes, {}, exit_status(unread))  # some state is not known: nothing is done anywhere
     planned = {outcome.endpoint: outcome.value for outcome in outcomes if outcome.value is not None}
     if not session.as_json:
         _show(session, planned)
@@ -85,11 +85,8 @@ def apply(context: click.Context, /, file: IO[str], yes: bool, mutation: pb.Muta
     _confirm(session, yes)
     done: dict[str, Carrying] = {}
     carried = [_carry(session, outcome, mutation, options, done) for outcome in outcomes]
-    errors = [outcome.error for outcome in carried]
-    status = exit_status(errors)
-    if status == Exit.OK and len(done) < len(outcomes):
-        status = Exit.PARTIAL
-    _end(session, carried, done, status)
+    # Those that were left alone do not count: a first one that fails is a refusal, and no partial success.
+    _end(session, carried, done, exit_status([carrying.error for carrying in done.values()]))
 
 
 def _parsed(file: IO[str]) -> list[DesiredModel]:

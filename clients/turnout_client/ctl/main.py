@@ -78,7 +78,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
             err=True,
         )
         sys.exit(Exit.BUG)
-
-
-if __name__ == "__main__":
-    main()

@@ -40,20 +40,37 @@ class Outcome(Generic[T]):
 
 def ask_all(endpoints: Sequence[str], timeout_s: float, action: Callable[[AdminClient], T]) -> list[Outcome[T]]:
     """In the order of the endpoints."""
-    if len(endpoints) == 1:
-        return [ask(endpoints[0], timeout_s, action)]
-    with ThreadPoolExecutor(len(endpoints)) as threads:
-        return list(threads.map(lambda endpoint: ask(endpoint, timeout_s, action), endpoints))
+    clients = [AdminClient(endpoint, timeout_s) for endpoint in endpoints]
+    try:
+        if len(clients) == 1:
+            return [_ask(clients[0], action)]
+        with ThreadPoolExecutor(len(clients)) as threads:
+            futures = [threads.submit(_ask, client, action) for client in clients]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                _close(clients)  # Ctrl-C: a call under way would keep its thread, and that the process
+                raise
+    finally:
+        _close(clients)
 
 
 def ask(endpoint: str, timeout_s: float, action: Callable[[AdminClient], T]) -> Outcome[T]:
-    with AdminClient(endpoint, timeout_s) as client:
-        started_ns = time.monotonic_ns()
-        try:
-            value = action(client)
-        except AdminError as error:
-            return Outcome(endpoint, None, error, time.monotonic_ns() - started_ns)
-        return Outcome(endpoint, value, None, time.monotonic_ns() - started_ns)
+    return ask_all([endpoint], timeout_s, action)[0]
+
+
+def _ask(client: AdminClient, action: Callable[[AdminClient], T]) -> Outcome[T]:
+    started_ns = time.monotonic_ns()
+    try:
+        value = action(client)
+    except AdminError as error:
+        return Outcome(client.endpoint, None, error, time.monotonic_ns() - started_ns)
+    return Outcome(client.endpoint, value, None, time.monotonic_ns() - started_ns)
+
+
+def _close(clients: Sequence[AdminClient]) -> None:
+    for client in clients:
+        client.close()
 
 
 def exit_status(errors: Sequence[AdminError | None]) -> Exit:

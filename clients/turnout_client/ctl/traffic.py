@@ -107,6 +107,7 @@ def _set_weights(request: pb.SetWeightsRequest, sticky: Resalt | None, client: A
         sent.CopyFrom(request)
         now = client.model(request.model)
         sent.sticky_key.CopyFrom(sticky_message(sticky(desired.sticky_of(now))))
+        sent.mutation.etag = request.mutation.etag or now.route.etag  # what was not said stays as it was read
         request = sent
     return client.set_weights(request).model
 

@@ -26,7 +26,8 @@ from turnout_client.ctl.session import Session, session_of, session_options
 from turnout_client.errors import AdminError
 from turnout_wire.gen import slots_pb2 as pb
 
-_TIMEOUT_S = 10.0
+_STOP_S_MAX = 10.0
+_LOOK_TIMEOUT_S = 2.0
 _AGAIN_S = 1.0
 _EVENTS_SHOWN = 8
 _EVENTS_WAITING = 10_000
@@ -63,7 +64,7 @@ class _Follower:
         if self._watch is not None:
             self._watch.cancel()
         if self._thread is not None:
-            self._thread.join(_TIMEOUT_S)
+            self._thread.join(_STOP_S_MAX)
 
     def _follow(self) -> None:
         answered = False
@@ -136,7 +137,7 @@ def _take(
         if each.event is not None:
             screen.event(each.endpoint, each.event)
         elif each.error is not None and each.lost:
-            session.complain(f"turnoutctl: {each.endpoint}: {said(each.error)}; trying again")
+            screen.note(f"{each.endpoint}: {said(each.error)}; trying again")
         elif each.error is not None:
             ended[each.endpoint] = each.error
             complain(session, each.endpoint, each.error)
@@ -177,11 +178,18 @@ class _Screen:
             else:
                 self._recent.append(said)
 
+    def note(self, text: str) -> None:
+        """What happened to the watch itself."""
+        if self._live is None:
+            self._session.complain(f"turnoutctl: {text}")
+        else:
+            self._recent.append(text)
+
     def look(self) -> None:
         """Reads the counts and draws the table; nothing where there is no terminal."""
         if self._live is None:
             return
-        outcomes = ask_all(self._session.endpoints, _TIMEOUT_S, lambda client: read(self._model, client))
+        outcomes = ask_all(self._session.endpoints, _LOOK_TIMEOUT_S, lambda client: read(self._model, client))
         rows: dict[str, RenderableType] = {}
         for outcome in outcomes:
             if outcome.value is None:
