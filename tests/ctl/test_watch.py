@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 from support.command import turnoutctl
-from support.fake_admin import FakeAdmin, revision
+from support.fake_admin import FakeAdmin, revision, serving
+from support.server import until
 from turnout.core.commands import Load
 from turnout.core.errors import ControlError, Refusal
 
@@ -44,6 +46,26 @@ def test_a_token_that_is_too_old_starts_anew(fake: FakeAdmin) -> None:
     threading.Timer(0.3, fake.refusals.clear).start()
     done = turnoutctl("watch", "--for", "2.5", "--resume-token", "1")
     assert done.status == 0 and "HEALTHY, blue 100 %" in done.stdout and "too old; trying again" in done.stderr
+
+
+def test_a_lost_connection_is_taken_up_again_where_it_broke_off() -> None:
+    fake, done = FakeAdmin.digits(), []
+    with serving(fake):
+        watching = threading.Thread(
+            target=lambda: done.append(turnoutctl("watch", "-e", fake.address, "--for", "6", "--json"))
+        )
+        watching.start()
+        until(lambda: fake.asked)
+        until(lambda: fake.watching)
+        fake.do("digits", Load("green", revision("digits", 2)))
+        time.sleep(0.3)
+    fake.do("digits", Load("red", revision("digits", 3)))  # while nobody can hear it
+    with serving(fake, int(fake.address.rpartition(":")[2])):
+        watching.join()
+    events = [json.loads(line) for line in done[0].stdout.splitlines()]
+    assert [event["transition"]["seq"] for event in events if event["transition"]] == [1, 2, 3, 4]
+    assert [event["event_type"] for event in events].count("INITIAL") == 1
+    assert done[0].status == 0 and "trying again" in done[0].stderr
 
 
 def test_a_refusal_ends_it(fake: FakeAdmin) -> None:

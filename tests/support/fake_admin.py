@@ -68,6 +68,7 @@ class FakeAdmin:
         self.broken: set[int] = set()
         self.slow_s = 0.0
         self.requests: dict[tuple[str, str], int] = {}
+        self.watching = 0  # how many watches have begun
         self.step_ns = 0  # between two readings, where a test wants rates that are exact
         self.transitions: list[pb.Transition] = []
         self.events: list[pb.ModelEvent] = []
@@ -215,6 +216,7 @@ class FakeAdmin:
 
     def _WatchModel(self, request: pb.WatchModelRequest, context: grpc.ServicerContext) -> Iterator[pb.ModelEvent]:
         seen = int(request.resume_token or len(self.events))
+        self.watching += 1
         if request.send_initial_state:
             for name in self.states if request.model == "-" else [request.model]:
                 kind = pb.MODEL_EVENT_TYPE_INITIAL
@@ -266,8 +268,8 @@ def revision(model: str, version: int, variant: str = "") -> Revision:
 
 
 @contextmanager
-def serving(fake: FakeAdmin) -> Iterator[FakeAdmin]:
-    """The fake on a free port of its own: `fake.address`."""
+def serving(fake: FakeAdmin, port: int = 0) -> Iterator[FakeAdmin]:
+    """The fake on a port, or on a free one of its own: `fake.address`."""
     server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
     handlers = {}
     for name, method in METHODS.items():
@@ -278,7 +280,7 @@ def serving(fake: FakeAdmin) -> Iterator[FakeAdmin]:
             response_serializer=method.response.SerializeToString,
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("turnout.admin.v1.SlotService", handlers),))
-    fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:
         yield fake
