@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP) ## Make .venv and install Turnout with everything needed to work on it
 
 .PHONY: demo
-demo: $(STAMP) ## Serve handwritten digits in three versions, load them, show what happened, stop
+demo: $(STAMP) ## Move users from one version to the next and back under load, show a silently worse one, stop
 	$(BIN)/python clients/examples/digits_demo.py
 
 .PHONY: serve

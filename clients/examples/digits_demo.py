@@ -1,4 +1,5 @@
-"""Turnout's demo: one model in three versions, served, loaded and compared, in well under a minute.
+"""Turnout's demo: traffic moves from one version of a model to the next and back under load, and then what that
+cannot show: a version that is silently worse. In well under a minute.
 
 With --serve it leaves a server running instead, until Ctrl-C, and prints commands to try. Flags that it does not know
 go to `turnout serve`.
@@ -11,10 +12,12 @@ import asyncio
 import io
 import os
 import shlex
+import shutil
 import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -25,22 +28,24 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
-from tritonclient.utils import InferenceServerException
 
 import drawing
+import steady
 import traffic
-from server_process import ServerProcess, Trouble, ready_endpoint
+from server_process import ServerProcess, Trouble, admin_endpoint, ready_endpoint
+from switching import Story, turnoutctl
 from traffic import Answers
+from turnout_client.errors import AdminError
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = ROOT / "models" / "repository"
 VERSIONS = ("3", "2", "1")
+DEFAULT_ADMIN = "127.0.0.1:8003"  # of turnoutctl too
 MISTAKES = ((4, 9), (7, 9), (3, 8))  # what version 3 learned to confuse
 RPC_ERRORS = (grpc.Call, grpc.aio.AioRpcError)  # from a stub, from an asyncio stub
 SAMPLES_MIN = 1000  # fewer may hold no example of each mistake
-SINGLES_PERCENT = 40  # of the images also travel alone; all of them would take half a minute on two slow cores
 
 console = Console(highlight=False)
 
@@ -50,16 +55,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--serve", action="store_true", help="only serve, until Ctrl-C")
     parser.add_argument("--samples", type=int, default=20_000, help="images to send (default: %(default)s)")
+    parser.add_argument("--pause", type=float, default=3.0, help="seconds that a scene lasts (default: %(default)s)")
     options, server_flags = parser.parse_known_args()
     if options.samples < SAMPLES_MIN:
         parser.error(f"--samples {options.samples}: at least {SAMPLES_MIN}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without block characters shows question marks
     try:
-        return serve(server_flags) if options.serve else demo(options.samples, server_flags)
+        return serve(server_flags) if options.serve else demo(options.samples, server_flags, options.pause)
     except Trouble as trouble:
         print(f"demo: {trouble}", file=sys.stderr)
-    except (grpc.RpcError, InferenceServerException) as error:
+    except (grpc.RpcError, AdminError) as error:
         said = f"{error.code().name}: {error.details()}" if isinstance(error, RPC_ERRORS) else str(error)
         print(f"demo: a request failed, and none may: {said}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -67,28 +73,33 @@ def main() -> int:
     return 1
 
 
-def demo(samples: int, server_flags: Sequence[str]) -> int:
+def demo(samples: int, server_flags: Sequence[str], pause_s: float) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # by way of __exit__, which ends the server
     images, labels = _heldout(samples)
-    console.print(f"[bold]Turnout: one model, three versions, {samples:,} handwritten digits[/bold]\n")
+    console.print("[bold]Turnout: a new version earns its traffic, while the old one serves[/bold]\n")
 
-    flags = _flags(
-        "--grpc-port", "0", "--admin-port", "0", "--drain-delay-s", "0", "--log-level", "warning", *server_flags
-    )
-    with ServerProcess(flags, console.is_terminal) as server:
-        console.print(f"$ turnout serve {shlex.join(flags)}", style="dim", soft_wrap=True)
-        endpoint = _show_start(server)
-        _show_traffic(endpoint, images[: samples * SINGLES_PERCENT // 100])
-        answers = _show_versions(endpoint, images, labels)
-        _show_digits(images, labels, answers)
-        server.stop()
+    with _starting_with_version_1() as repository:
+        flags = _flags(
+            repository,
+            *("--grpc-port", "0", "--admin-port", "0", "--drain-delay-s", "0", "--log-level", "warning"),
+            *server_flags,
+        )
+        with ServerProcess(flags, console.is_terminal) as server:
+            console.print(f"$ turnout serve {shlex.join(flags)}", style="dim", soft_wrap=True)
+            lines, endpoint = server.wait_ready()
+            print(*lines, sep="\n", end="\n\n")
+            admin = admin_endpoint(lines)
+            _show_switching(endpoint, admin, images, pause_s)
+            turnoutctl(console, admin, "load", "digits", "v3", "digits/3")
+            answers = _show_versions(endpoint, images, labels)
+            _show_digits(images, labels, answers)
+            server.stop()
     console.print("\nThe server has stopped as asked (SIGTERM, exit status 0). No request failed.\n")
     _say(
         "In production, true labels come late or never. Errors, latency and confidence would have let version 3 pass; "
         "what its answers are like shows only next to those of version 2. Turnout is for making a new version earn its "
-        "traffic, and this demo shows the ground for that: versions loaded, warm and comparable side by side in one "
-        "server."
+        "traffic: a small share first, always the same users, one assignment to go on and one to go back."
     )
     console.print("Next: [bold]make serve[/bold] leaves a server running to try; [bold]make test[/bold] tests it all.")
     return 0
@@ -97,7 +108,7 @@ def demo(samples: int, server_flags: Sequence[str]) -> int:
 def serve(server_flags: Sequence[str]) -> int:
     """A server in the foreground; returns its exit status."""
     ready = stopping = False
-    with ServerProcess(_flags("--grpc-port", "8001", *server_flags), console.is_terminal) as server:
+    with ServerProcess(_flags(REPOSITORY, "--grpc-port", "8001", *server_flags), console.is_terminal) as server:
 
         def pass_on(number: int, _: FrameType | None) -> None:
             nonlocal stopping
@@ -107,49 +118,28 @@ def serve(server_flags: Sequence[str]) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, pass_on)
+        shown: list[str] = []
         for line in server.lines():
             print(line, flush=True)
+            shown.append(line)
             if (endpoint := ready_endpoint(line)) is not None:
                 ready = True
-                _show_commands(endpoint)
+                _show_commands(endpoint, admin_endpoint(shown))
         status = server.process.wait()
     return 0 if stopping and status == -signal.SIGTERM else status
 
 
-def _show_start(server: ServerProcess) -> str:
-    lines, endpoint = server.wait_ready()
-    print(*lines, sep="\n", end="\n\n")
+def _show_switching(endpoint: str, admin: str, images: NDArray[np.float32], pause_s: float) -> None:
+    console.rule("1. From version 1 to version 2 and back, under load")
     _say(
-        "Each version sits in a slot of its own, loaded and warmed. A request that names no version is routed: all of "
-        "them to the newest, version 3, in slot blue. Versions 2 and 1 answer requests that pin them (model_version)."
+        f"{steady.USERS:,} users ask {steady.PACE_PER_S} times a second, each with a sticky key of their own, whether "
+        "or not answers come. What they see, they see from one process of Python that shares "
+        f"{len(os.sched_getaffinity(0))} cores with the server: this is no benchmark; for one, see make bench."
     )
-    return endpoint
-
-
-def _show_traffic(endpoint: str, images: NDArray[np.float32]) -> None:
-    clients = 2 * traffic.CLIENTS
-    console.rule("1. Single images, routed")
-    kinds = _watch(
-        f"{len(images):,} requests of one image from {clients} clients at once",
-        len(images),
-        lambda tick: traffic.send_singles(endpoint, images, tick),
-    )
-    answered_by = sum((kind.answered_by for kind in kinds), Counter[tuple[str, str]]())
-    for (revision, slot), count in answered_by.items():
-        console.print(f"answered by {revision} in slot {slot}: {count:,}")
-    if set(answered_by) != {("digits/3", "blue")}:
-        raise Trouble("requests without a version must be answered by digits/3 in slot blue, and by nothing else")
-    console.print(drawing.latencies(kinds, traffic.CLIENTS))
-
-    stats = traffic.statistics(endpoint)["3"]
-    console.print(drawing.batches(stats))
-    _say(
-        f"{stats.inference_count:,} images took {stats.execution_count:,} model runs, "
-        f"{stats.inference_count / stats.execution_count:.2f} images each: the server puts together what arrives while "
-        "a run is under way. Each client waits for its answer before it asks again (a closed loop), and all of them "
-        f"share one Python process, and {len(os.sched_getaffinity(0))} cores with the server. So the latencies are "
-        "mostly the clients' own: this is no benchmark; for one, see make bench."
-    )
+    with steady.Users(endpoint, images) as users:
+        Story(console, users, admin, pause_s).tell()
+    if users.failed:
+        raise Trouble(f"no request may fail: {'; '.join(users.failures)}")
 
 
 def _show_versions(endpoint: str, images: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Answers]:
@@ -161,16 +151,16 @@ def _show_versions(endpoint: str, images: NDArray[np.float32], labels: NDArray[n
         lambda tick: traffic.send_to_versions(endpoint, images, VERSIONS, tick),
     )
     failed = {version: row.inference_stats.fail.count for version, row in traffic.statistics(endpoint).items()}
-    console.print(drawing.versions(answers, labels, failed, VERSIONS[0]))
+    console.print(drawing.versions(answers, labels, failed, "1"))
     if any(failed.values()):
         raise Trouble(f"the server counted failed requests, and none may fail: by version {failed}")
     accuracy = {version: float((answers[version].labels == labels).mean()) for version in VERSIONS}
     if not accuracy["2"] > accuracy["3"] > accuracy["1"]:
         raise Trouble(f"accuracy must fall from version 2 to 3 to 1, and it is {accuracy}")
     _say(
-        "Version 3 is the newest, has all the routed traffic, and is silently worse than version 2: no request fails, "
-        "it is about as confident and as fast. Only the columns that need the true labels tell. It was trained on "
-        "labels damaged on purpose (some 4s and 7s called 9, some 3s called 8), which shows in how often it gives "
+        "Version 3 is the newest, and silently worse than version 2: it passed every check of its load, no request "
+        "fails, it is about as confident and as fast. Only the columns that need the true labels tell. It was trained "
+        "on labels damaged on purpose (some 4s and 7s called 9, some 3s called 8), which shows in how often it gives "
         "each answer:"
     )
     console.print(drawing.shares("2", "3", answers, labels))
@@ -194,11 +184,23 @@ def _telling(label: int, taken_for: int, labels: NDArray[np.int64], answers: dic
     return int(np.argmax(sure)) if candidates.any() else -1
 
 
-def _show_commands(endpoint: str) -> None:
+def _show_commands(endpoint: str, admin: str) -> None:
     python = _shown(Path(sys.executable))
+    ctl = _shown(Path(sys.executable).with_name("turnoutctl"))
+    to = "" if admin == DEFAULT_ADMIN else f" -e {admin}"
     here = Path(__file__).resolve().parent
     index = f"import tritonclient.grpc as t; print(t.InferenceServerClient('{endpoint}').get_model_repository_index())"
     commands = {
+        "who holds what, and who gets the traffic": [f"{ctl} status{to}"],
+        "a tenth of the traffic to version 2, all of it, and back": [
+            f"{ctl} weights digits v2=10% blue=rest{to}",
+            f"{ctl} swap digits v2 --reason 'version 3 is worse'{to}",
+            f"{ctl} rollback digits{to}",
+        ],
+        "what was done, when and why; and the state as a file for apply": [
+            f"{ctl} history{to}",
+            f"{ctl} export{to}",
+        ],
         "a few digits through the plain generated stubs": [
             f"{python} {_shown(here / 'plain_stub.py')} --endpoint {endpoint}"
         ],
@@ -237,8 +239,18 @@ def _heldout(count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return heldout(count)
 
 
-def _flags(*flags: str) -> list[str]:
-    return ["--model-repository", str(_from_here(REPOSITORY)), "--host", "127.0.0.1", *flags]
+@contextmanager
+def _starting_with_version_1() -> Iterator[Path]:
+    """The demo's repository with another version policy: the other versions are there, and wait to be loaded."""
+    with tempfile.TemporaryDirectory(prefix="turnout-demo-") as folder:
+        shutil.copytree(REPOSITORY / "digits", Path(folder) / "digits")
+        config = "max_batch_size: 32\nversion_policy: { specific { versions: [1] } }\n"
+        (Path(folder) / "digits" / "config.pbtxt").write_text(config)
+        yield Path(folder)
+
+
+def _flags(repository: Path, *flags: str) -> list[str]:
+    return ["--model-repository", str(_from_here(repository)), "--host", "127.0.0.1", *flags]
 
 
 def _shown(path: Path) -> str:

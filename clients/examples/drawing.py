@@ -12,8 +12,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from traffic import Answers, Kind
-from turnout_wire.gen import grpc_service_pb2 as pb
+from steady import Seen
+from traffic import Answers
+from turnout_wire.gen.slots_pb2 import Model, SlotState
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SHADES = " ░▒▓█"
@@ -62,24 +63,28 @@ def shares(stable: str, newest: str, answers: Mapping[str, Answers], labels: NDA
     return table
 
 
-def batches(stats: pb.ModelStatistics) -> Table:
-    """How many rows the model's runs held."""
-    table = _table(">rows in a run", ">runs", ">share", "")
-    runs = {entry.batch_size: entry.compute_infer.count for entry in stats.batch_stats}
-    total = sum(runs.values())
-    groups = [(size, size) for size in range(1, 5)] + [(5, 8), (9, 16)]  # there are 16 clients
-    for low, high in groups:
-        count = sum(n for size, n in runs.items() if low <= size <= high)
-        name = str(low) if low == high else f"{low} to {high}"
-        table.add_row(name, f"{count:,}", f"{count / total:.1%}", Text(bar(count / total, 30), "cyan"))
-    return table
-
-
-def latencies(kinds: Sequence[Kind], clients: int) -> Table:
-    table = _table("clients", ">requests", ">p50", ">p90", ">p99")
-    for kind in kinds:
-        times = (_ms(kind.latencies_ns, q) for q in (50, 90, 99))
-        table.add_row(f"{clients} {kind.name}", f"{len(kind.latencies_ns):,}", *times)
+def switching(model: Model, seen: Mapping[str, Seen], failed: int) -> Table:
+    """What the operator wants of each slot next to what users see of it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("slot", "holds", "state", "wanted", "seen", "", "req/s", "p50", "p99"):
+        left = heading in ("slot", "holds", "state", "")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    wanted = {weight.slot: weight.weight_bp / 10_000 for weight in model.route.weights}
+    for slot in model.slots:
+        users = seen.get(slot.name)
+        table.add_row(
+            slot.name,
+            f"{model.name}/{slot.revision.version}" if slot.revision.version else "-",
+            SlotState.Name(slot.state).removeprefix("SLOT_STATE_"),
+            f"{wanted.get(slot.name, 0):.0%}",
+            f"{users.share:.1%}" if users else "-",
+            Text(bar(users.share, 8) if users else "", "cyan"),
+            f"{users.per_s:.0f}" if users else "-",
+            _ms(users.latencies_ns, 50) if users else "-",
+            _ms(users.latencies_ns, 99) if users else "-",
+        )
+    table.caption = f"failed requests: {failed}"
+    table.caption_justify = "left"
     return table
 
 
@@ -123,4 +128,5 @@ def _table(*headings: str) -> Table:
 
 
 def _ms(times_ns: Sequence[int], percent: int) -> str:
-    return f"{np.percentile(times_ns, percent) / 1e6:.1f} ms"
+    value = np.percentile(times_ns, percent) / 1e6
+    return f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"

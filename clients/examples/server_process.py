@@ -6,6 +6,7 @@ It runs in a session of its own, so that Ctrl-C in the terminal reaches it once,
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from types import TracebackType
 START_S_MAX = 60
 STOP_S_MAX = 40  # above the server's own grace of 25 s for calls under way
 _READY = "ready: "
+_ADMIN = re.compile(r"admin +(\S+:\d+)")
 
 
 class Trouble(Exception):
@@ -86,3 +88,15 @@ class ServerProcess:
 def ready_endpoint(line: str) -> str | None:
     """The `HOST:PORT` in the line that says the server takes requests; none for any other line."""
     return line.removeprefix(_READY) if line.startswith(_READY) else None
+
+
+def admin_endpoint(lines: Sequence[str]) -> str:
+    """The `HOST:PORT` of the admin service in what the server has printed.
+
+    Raises:
+        Trouble: it has none.
+    """
+    for line in lines:
+        if match := _ADMIN.match(line):
+            return match[1]
+    raise Trouble("the server has no admin port: it was started with --no-admin")

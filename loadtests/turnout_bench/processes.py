@@ -142,5 +142,6 @@ def server_arguments(repository: Path, *flags: str) -> list[str]:
     """`turnout serve` as it is measured: the defaults, one intra-op thread, no wait at its end."""
     return [
         "-m", "turnout.cli", "serve", f"--model-repository={repository}", "--host=127.0.0.1", "--grpc-port=0",
-        "--provider=cpu", "--intra-op-threads=1", "--preflight=off", "--drain-delay-s=0", "--log-format=json", *flags,
+        "--provider=cpu", "--intra-op-threads=1", "--preflight=off", "--drain-delay-s=0", "--log-format=json",
+        "--no-admin", *flags,
     ]  # fmt: skip

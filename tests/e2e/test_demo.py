@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -65,7 +66,7 @@ def answers(endpoint: str) -> bool:
 
 @pytest.fixture(scope="module")
 def demo() -> subprocess.CompletedProcess[str]:
-    return run(DEMO, "--samples", "2000")
+    return run(DEMO, "--samples", "2000", "--pause", "1.5")
 
 
 def test_the_demo_succeeds_and_says_nothing_on_standard_error(demo: subprocess.CompletedProcess[str]) -> None:
@@ -73,14 +74,29 @@ def test_the_demo_succeeds_and_says_nothing_on_standard_error(demo: subprocess.C
     assert "The server has stopped" in demo.stdout
 
 
-def test_the_demo_shows_what_is_served_and_who_answered(demo: subprocess.CompletedProcess[str]) -> None:
-    assert re.search(r"digits +blue +digits/3 +READY +100 %", demo.stdout)
-    assert "answered by digits/3 in slot blue: 800\n" in demo.stdout
-    for kind in ("tritonclient, threads", "generated stubs, asyncio"):
-        assert re.search(rf"8 {kind} +\d+( +\d+\.\d ms){{3}}", demo.stdout)
-    sizes = re.findall(r"^ +(?:\d|\d to \d+) +([\d,]+) +\d+\.\d%", demo.stdout, re.MULTILINE)
-    images, runs = re.search(r"(\d+) images took (\d+) model runs", demo.stdout).groups()  # type: ignore[union-attr]
-    assert images == "800" and sum(map(int, sizes)) == int(runs)
+def test_the_demo_moves_traffic_by_commands_and_no_request_fails(demo: subprocess.CompletedProcess[str]) -> None:
+    assert re.search(r"digits +blue +digits/1 +READY +100 %", demo.stdout)
+    commands = re.findall(r"^\$ turnoutctl (\w+) digits ?(\S*)", demo.stdout, re.MULTILINE)
+    assert commands == [
+        ("load", "green"),
+        ("weights", "green=10%"),
+        ("swap", "green"),
+        ("rollback", ""),
+        ("load", "v3"),
+    ]
+    assert re.search(r"^[1-9][\d,]+ requests so far, 0 failed\.$", demo.stdout, re.MULTILINE)
+    assert demo.stdout.count("failed requests: 0") == 5
+    assert re.search(r"first answer of version 1 after\s+\d+\.\d ms", demo.stdout)
+
+
+def test_the_demo_shows_wanted_and_seen_shares(demo: subprocess.CompletedProcess[str]) -> None:
+    rows = re.findall(r"^(blue|green) +digits/[12] +READY +(\d+)% +(\d+\.\d)?", demo.stdout, re.MULTILINE)
+    wanted = [(slot, int(share)) for slot, share, _ in rows]
+    scenes = ((100,), (100, 0), (90, 10), (0, 100), (100, 0))
+    assert wanted == [pair for scene in scenes for pair in zip(("blue", "green"), scene, strict=False)]
+    assert all(float(seen) > 0 for _, share, seen in rows if int(share) == 100 and seen)
+    at_green, moved = re.search(r"(\d+) of 1,000 users are at green; (\d+) of them", demo.stdout).groups()  # type: ignore[union-attr]
+    assert 40 < int(at_green) < 160 and int(moved) == 0
 
 
 def test_the_demo_ranks_the_versions_by_their_labels(demo: subprocess.CompletedProcess[str]) -> None:
@@ -122,7 +138,7 @@ def test_an_interrupted_demo_leaves_no_server(number: signal.Signals) -> None:
 
 
 def test_serve_prints_commands_that_work_and_stops_on_ctrl_c() -> None:
-    with running("--serve", "--grpc-port", "0") as (process, endpoint):
+    with running("--serve", "--grpc-port", "0", "--admin-port", "0") as (process, endpoint):
         assert process.stdout is not None
         shown = "".join(iter(process.stdout.readline, "Ctrl-C stops the server.\n"))
         for example in EXAMPLES:
@@ -131,6 +147,9 @@ def test_serve_prints_commands_that_work_and_stops_on_ctrl_c() -> None:
             assert (done.returncode, done.stderr) == (0, "")
             assert re.search(r"^routed: +version 3 \(digits/3 in slot blue\) says +\[\d", done.stdout, re.MULTILINE)
             assert re.search(r"^pinned to 2: +version 2 \(digits/2 in slot v2\) says +\[\d", done.stdout, re.MULTILINE)
+        for command in re.findall(r"^ +\S+/turnoutctl (.*)$", shown, re.MULTILINE):
+            done = run("-m", "turnout_client.ctl", *shlex.split(command))
+            assert (done.returncode, done.stderr) == (0, ""), command
         index = re.search(r' -c "(import tritonclient.*)"', shown)
         assert index is not None and run("-c", index[1]).stdout.count("READY") == 3
         process.send_signal(signal.SIGINT)
@@ -143,6 +162,6 @@ def test_serve_on_a_used_port_says_so() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = run(DEMO, "--serve", "--grpc-port", str(port))
+        done = run(DEMO, "--serve", "--grpc-port", str(port), "--admin-port", "0")
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
