@@ -54,8 +54,6 @@ for command in (status, load, unload, swap, rollback, weights, history, watch, a
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    # gRPC's own log on standard error helps nobody here.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         turnoutctl.main(arguments, prog_name="turnoutctl", obj=Session(), standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
