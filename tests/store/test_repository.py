@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from support import onnx_models
@@ -346,11 +346,12 @@ file_name = st.text(st.characters(exclude_characters="\0/", exclude_categories=[
 @example("\x9b31m")
 @example("m\\x1b")
 def test_any_name_is_listed_printable_with_its_reason(tmp_path: Path, name: str) -> None:
+    assume(name not in (".", ".."))  # other folders, and no names
     root = tmp_path / "models"
     shutil.rmtree(root, ignore_errors=True)
     try:
         touch(root / name / "1" / "model.onnx")
-    except OSError:  # too long for a file name, or "." and ".."
+    except OSError:  # too long for a file name
         return
     found = Repository(root).models()
     if name.startswith("."):
