@@ -285,6 +285,50 @@ def test_another_shape_goes_by_its_own_hold() -> None:
     assert [one.item for one in queue.poll(second.hold_ns).batch] == [1]
 
 
+def test_a_lane_that_is_held_goes_before_a_full_one() -> None:
+    """Otherwise a shape with many clients would pass one with few for ever: each end of a run begins the hold anew."""
+    queue, now_ns = learned_queue()
+    queue.poll(now_ns)
+    queue.offer(entry(0, now_ns + 100 * US, "a"))
+    assert not queue.poll(now_ns + 100 * US)
+    for number in range(1, 9):
+        queue.offer(entry(number, now_ns + 150 * US, "b"))
+    assert [one.item for one in queue.poll(now_ns + 150 * US).batch] == [0]
+    assert len(queue.poll(now_ns + 160 * US).batch) == 8
+
+
+def test_the_oldest_request_has_its_turn_among_any_number_of_shapes() -> None:
+    queue: BatchQueue[int] = BatchQueue(2, 10_000, 10**9, BatchPolicy(), always(0.25))
+    for number in range(64):
+        for _ in range(6):
+            queue.offer(entry(number, 0, str(number)))
+    queue.offer(entry(-1, 1, "rare"))
+    for now_ns in range(64 * 6):  # more than enough, were the others not to go on
+        batch = queue.poll(now_ns).batch
+        if batch[0].item == -1:
+            return
+        for one in batch:
+            queue.offer(entry(one.item, now_ns, str(one.item)))
+    pytest.fail("a shape that came late never had its turn")
+
+
+def test_padding_is_nobody_who_returns() -> None:
+    gather = always(1.0)
+    now_ns = 0
+    for _ in range(100):
+        gather.started(0, 3, 0, now_ns, 4)
+        now_ns += COST[4]
+        gather.free(0, 0, now_ns)
+        for _ in range(3):
+            now_ns += 100 * US
+            gather.arrived(1, now_ns)
+    gather.started(0, 3, 0, now_ns, 4)
+    gather.free(0, 0, now_ns + COST[4])
+    gather.arrived(1, now_ns + COST[4])
+    assert gather.missing(1) == 2
+    assert gather.profile.mean_ns(4) == COST[4]
+
+
 @pytest.mark.parametrize(
     ("policy", "waits"),
     [(BatchPolicy(), False), (BatchPolicy(delay_ns_max=1), True), (BatchPolicy(preferred_rows=(2,)), True)],

@@ -36,21 +36,42 @@ def test_the_mean_comes_to_what_is_seen(seed_ns: dict[int, int], rows: int, run_
     for _ in range(2000):
         profile.observe(rows, run_ns)
     assert profile.mean_ns(rows) == pytest.approx(run_ns, rel=0.01)
-    assert profile.high_ns(rows) >= profile.mean_ns(rows) * 0.999
+    assert profile.mean_ns(rows) <= profile.high_ns(rows) <= 2 * profile.mean_ns(rows)
 
 
 def test_the_high_estimate_comes_near_the_99th_percentile() -> None:
     profile = CostProfile({1: 100})
+    highs = []
     for number in range(20_000):
-        profile.observe(1, 300 if number % 50 == 0 else 100)
-    assert 250 < profile.high_ns(1) < 400, "2 % of the runs take 300"
+        profile.observe(1, 180 if number % 50 == 0 else 100)
+        highs.append(profile.high_ns(1))
+    assert 150 < sum(highs[10_000:]) / 10_000 < 200, "2 % of the runs take 180"
 
 
 def test_one_run_that_was_held_up_moves_little() -> None:
     profile = CostProfile({1: 100, 2: 120})
     profile.observe(1, 10**12)
-    assert profile.mean_ns(1) == pytest.approx(190)
+    assert profile.mean_ns(1) == pytest.approx(110)
     assert profile.mean_ns(2) == 120
+
+
+def test_a_stall_is_soon_forgotten() -> None:
+    profile = CostProfile({1: 100, 8: 200})
+    for _ in range(10):
+        profile.observe(1, 10_000)
+    assert profile.high_ns(1) < 700
+    for _ in range(30):
+        profile.observe(1, 100)
+    assert profile.high_ns(1) < 220
+
+
+def test_a_size_that_runs_no_more_forgets_a_stall_too() -> None:
+    profile = CostProfile({1: 100, 2: 150, 8: 200})
+    for _ in range(10):
+        profile.observe(1, 10_000)
+    for _ in range(2000):
+        profile.observe(8, 200)
+    assert profile.mean_ns(1) < 110
 
 
 def test_a_time_of_zero_is_learned_too() -> None:

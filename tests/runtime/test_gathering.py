@@ -11,7 +11,7 @@ from support.traffic import MLP, MS, Cost, Measured, ask, bursty, closed_loop, g
 from support.virtual import VirtualLoop, run_virtual, virtual
 from support.world import DECLARED, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
-from turnout.core.batch_policy import BatchPolicy
+from turnout.core.batch_policy import BatchPolicy, QueuePolicy
 from turnout.core.errors import Reason, ServingError
 from turnout.core.slots import SlotState
 
@@ -133,6 +133,42 @@ async def test_no_request_runs_past_its_deadline_and_hopeless_ones_are_refused_a
     assert all(refusal.retry_after_ms for refusal in refusals)
     assert "too long for the deadline" in refusals[0].message
     assert len(model.runs) == 3
+
+
+@virtual
+async def test_a_queue_timeout_bounds_the_wait_and_not_the_run(loop: VirtualLoop) -> None:
+    queue = QueuePolicy(timeout_ns=5 * MS)
+    world = await open_server(loop, lambda rows: 10 * MS, BatchPolicy(gathers=False, queue=queue), rows_max=1)
+    world.infer(request())
+    await world.after(0.009)
+    second, third = world.infer(request()), world.infer(request())
+    await world.after(1)
+    assert second.response.timings.queue_ns <= 5 * MS
+    assert third.error.reason is Reason.DEADLINE_EXCEEDED
+
+
+@virtual
+async def test_a_stall_is_no_reason_to_refuse_for_long(loop: VirtualLoop) -> None:
+    """Five runs of half a second, then ten milliseconds each again: two seconds later nobody is refused."""
+    slow = 0
+
+    def cost(rows: int) -> float:
+        nonlocal slow
+        slow -= 1
+        return 500 * MS if slow >= 0 else 10 * MS
+
+    world = await open_server(loop, cost, EAGER, rows_max=1)
+    slow = 5
+    refused: list[float] = []
+    start_s = loop.time()
+    for arrival_s in poisson(30, 10, seed=4):
+        await asyncio.sleep(start_s + arrival_s - loop.time())
+        try:
+            world.infer(request(deadline_ns=world.clock() + 150 * MS))
+        except ServingError:
+            refused.append(loop.time() - start_s)
+    assert refused, "the stall is seen"
+    assert max(refused) < 4.5
 
 
 @virtual

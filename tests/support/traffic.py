@@ -54,8 +54,7 @@ async def open_server(
 ) -> World:
     """A world with one model 'm' whose runs take `cost`."""
     world = World(loop)
-    model = SyntheticModel(DECLARED)
-    model.wait = lambda rows: world.clock.spend(int(cost(rows)))
+    model = SyntheticModel(DECLARED, wait=lambda rows: world.clock.spend(int(cost(rows))))
     source = SyntheticSource("m", rows_max=rows_max, execution=Execution(instances=instances), policy=policy)
     await world.load({"m": model}, [source])
     model.runs.clear()

@@ -129,8 +129,12 @@ class BatchQueue(Generic[T]):
         self._held_rows = 0
         expired: list[Entry[T]] = []
         hold_ns: int | None = None
+        held: _Line[T] | None = None
         for lane in self._lanes_in_turn():
             batch, release_ns = self._form(lane, now_ns, expired)
+            if batch and held is not None:
+                # The executor runs now in any case: those whose turn it is go, or others could pass them for ever.
+                batch, _ = self._form(held, now_ns, expired, holds=False)
             if batch:
                 rows = waited_ns = 0
                 for entry in batch:
@@ -138,22 +142,28 @@ class BatchQueue(Generic[T]):
                     rows += entry.rows
                     waited_ns += entry.rows * (now_ns - entry.enqueued_ns)
                 self._held_rows = 0
-                self._gather.started(executor, self._padded(rows), waited_ns, now_ns)
+                self._gather.started(executor, rows, waited_ns, now_ns, self._padded(rows))
                 return Decision(tuple(batch), tuple(expired))
             if release_ns is not None:
+                if held is None and not self._policy.delay_ns_max:
+                    held = lane
                 hold_ns = release_ns if hold_ns is None else min(hold_ns, release_ns)
         return Decision((), tuple(expired), hold_ns)
 
     def _lanes_in_turn(self) -> Iterator[_Line[T]]:
-        """The lanes by their first entries, the earliest of them where there are many. Where nothing is held back, a
-        lane that is not sent has been emptied."""
+        """The lane whose turn it is, then others by their first entries, as far as the bound goes. Where nothing is
+        held back, a lane that is not sent has been emptied."""
         if not self._policy.delay_ns_max and not self._gather.kappa:
             while self._arrivals:
                 yield self._lanes[next(iter(self._arrivals)).shape_key]
-        else:
-            yield from sorted(islice(self._lanes.values(), _LANES_MAX), key=_turn)
+        elif self._arrivals:
+            first = self._lanes[next(iter(self._arrivals)).shape_key]
+            yield first
+            yield from sorted((one for one in islice(self._lanes.values(), _LANES_MAX) if one is not first), key=_turn)
 
-    def _form(self, lane: _Line[T], now_ns: int, expired: list[Entry[T]]) -> tuple[list[Entry[T]], int | None]:
+    def _form(
+        self, lane: _Line[T], now_ns: int, expired: list[Entry[T]], *, holds: bool = True
+    ) -> tuple[list[Entry[T]], int | None]:
         """The lane's next batch; or none yet, and when at the latest. Triton's rule: at a preferred size, else when
         full, else when the oldest has waited for the delay."""
         if self._delays:
@@ -182,7 +192,7 @@ class BatchQueue(Generic[T]):
         expired += gone
         if not batch:
             return [], None
-        due_ns = self._due_ns(batch, rows)
+        due_ns = self._due_ns(batch, rows) if holds else None
         due = due_ns is not None and due_ns <= now_ns
         if self._preferred and preferred and not due:
             return batch[:preferred], None

@@ -31,6 +31,7 @@ class _Run:
     """A run under way."""
 
     rows: int
+    run_rows: int  # with those that pad it
     started_ns: int
     waited_ns: int  # by its requests until it started, summed over rows
 
@@ -84,9 +85,10 @@ class Gather:
             self._counted += rows
             self._last_ns = now_ns
 
-    def started(self, executor: int, rows: int, waited_ns: int, now_ns: int) -> None:
-        """The executor has taken a batch whose requests have waited for `waited_ns`, summed over rows."""
-        self._runs[executor] = _Run(rows, now_ns, waited_ns)
+    def started(self, executor: int, rows: int, waited_ns: int, now_ns: int, run_rows: int = 0) -> None:
+        """The executor has taken a batch whose requests have waited for `waited_ns`, summed over rows; `run_rows` with
+        those that pad it."""
+        self._runs[executor] = _Run(rows, run_rows or rows, now_ns, waited_ns)
 
     def free(self, executor: int, queued_rows: int, now_ns: int) -> None:
         """The executor asks for work: its run, if there was one, has ended."""
@@ -96,7 +98,7 @@ class Gather:
         present = queued_rows + sum(one.rows for one in self._runs if one is not None)
         self._runs[executor] = None
         run_ns = now_ns - run.started_ns
-        self.profile.observe(run.rows, run_ns)
+        self.profile.observe(run.run_rows, run_ns)
         if not self._learns:
             return
         if self._rows:
@@ -105,7 +107,7 @@ class Gather:
         self._trials.count(run.rows, run.waited_ns + run.rows * run_ns, now_ns, self._is_closed())
         self._rows, self._ended_ns = run.rows, now_ns
         self._back = self._counted = 0
-        self._window_ns = now_ns + int(self.profile.mean_ns(run.rows))
+        self._window_ns = now_ns + int(self.profile.mean_ns(run.run_rows))
 
     def missing(self, rows: int) -> int:
         """How many more rows are worth waiting for, beside `rows` that could run now; 0: none."""
@@ -145,7 +147,7 @@ class Gather:
         for run in self._runs:
             if run is None:
                 return 0
-            ends_ns.append(max(run.started_ns + self.profile.mean_ns(run.rows) - now_ns, 0.0))
+            ends_ns.append(max(run.started_ns + self.profile.mean_ns(run.run_rows) - now_ns, 0.0))
         batches_before = queued_rows // self._rows_max
         return int(min(ends_ns) + batches_before * self.profile.mean_ns(self._rows_max) / len(ends_ns))
 

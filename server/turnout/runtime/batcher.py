@@ -176,10 +176,11 @@ class Batcher:
     def _comes_late(self, entry: Entry[Job], now_ns: int) -> bool:
         """Whether a request would run past its deadline, by all that is known: it is refused while its client can still
         ask another server, and costs no run. With priorities, who is served first is not known."""
-        if entry.deadline_ns is None or self._policy.priority_levels > 1:
+        deadline_ns = entry.item.request.deadline_ns  # not the queue's timeout, which bounds the wait alone
+        if deadline_ns is None or self._policy.priority_levels > 1:
             return False
         wait_ns = self._gather.wait_ns(self._queue.rows, now_ns)
-        return wait_ns > 0 and now_ns + wait_ns + self._gather.profile.high_ns(entry.rows) > entry.deadline_ns
+        return wait_ns > 0 and now_ns + wait_ns + self._gather.profile.high_ns(entry.rows) > deadline_ns
 
     def _late(self, request: InferenceRequest) -> ServingError:
         return ServingError(
