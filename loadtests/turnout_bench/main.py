@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     console = Console(soft_wrap=True, highlight=False)
     about = machine()  # before this process is pinned
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers are stopped then too
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
         bench = Bench(PLANS[options.plan], Path(folder), options.peer, console)
         try:
