@@ -449,3 +449,11 @@ def test_descriptors_whose_offset_has_moved(tmp_path: Path) -> None:
         read = contents.Contents.read(OpenArtefact("model.onnx", files))
     assert read.model == path.read_bytes()
     assert bytes(read.files["w.bin"]) == WEIGHTS.tobytes()
+
+
+@pytest.mark.parametrize("before", [0, 1 << 22, (1 << 22) - 4, (1 << 22) - 8, (1 << 23) - 1])
+def test_a_model_is_read_further_wherever_the_mark_is(before: int) -> None:
+    """It is searched in pieces of 4 MiB, and the mark may lie across two."""
+    with pytest.raises(LoadError, match="damaged"):
+        resolve(b"\xff" * before + b"location", lambda name: memoryview(b""))
+    assert resolve(b"\xff" * before + b"locatio", lambda name: memoryview(b"")).files == frozenset()
