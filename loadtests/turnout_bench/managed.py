@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 import grpc.aio
 import onnx
@@ -14,6 +15,7 @@ from turnout_bench.bench import Bench
 from turnout_bench.callers import CHANNEL_OPTIONS
 from turnout_bench.changes import Change
 from turnout_bench.processes import Child, server_arguments
+from turnout_bench.results import BenchError
 from turnout_wire.admin import SlotServiceAioStub
 from turnout_wire.gen import slots_pb2 as pb
 from zoo import networks
@@ -25,6 +27,7 @@ LIVE, BESIDE = "blue", "green"
 VERSIONS = {LIVE: 1, BESIDE: 2}
 _BIG_SEED = 2
 _ANSWER_S_MAX = 120.0
+T = TypeVar("T")
 
 
 async def managed_server(bench: Bench) -> Child:
@@ -54,7 +57,7 @@ async def _start(bench: Bench) -> Child:
 
 
 class Operator:
-    """Who changes slots. Methods raise grpc.aio.AioRpcError."""
+    """Who changes slots. Methods raise BenchError where the server refuses."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -72,29 +75,35 @@ class Operator:
         """Version 2 beside the live one; returns when it is READY."""
         revision = pb.Revision(version=VERSIONS[BESIDE])
         request = pb.LoadSlotRequest(model=model, slot=BESIDE, revision=revision, wait=True)
-        await self._stub.LoadSlot(request, timeout=_ANSWER_S_MAX)
+        await _answer(self._stub.LoadSlot(request, timeout=_ANSWER_S_MAX))
 
     async def unload(self, model: str) -> None:
-        await self._stub.UnloadSlot(
-            pb.UnloadSlotRequest(model=model, slot=BESIDE, wait=True, end_bake=True), timeout=_ANSWER_S_MAX
-        )
+        request = pb.UnloadSlotRequest(model=model, slot=BESIDE, wait=True)
+        await _answer(self._stub.UnloadSlot(request, timeout=_ANSWER_S_MAX))
 
     async def swap(self, slot: str) -> Change:
         """All traffic of the small model to the slot."""
         sent_ns = time.monotonic_ns()
-        await self._stub.SwapSlots(pb.SwapSlotsRequest(model=SMALL, slot=slot), timeout=_ANSWER_S_MAX)
+        await _answer(self._stub.SwapSlots(pb.SwapSlotsRequest(model=SMALL, slot=slot), timeout=_ANSWER_S_MAX))
         return Change("swap", f"{SMALL}/{VERSIONS[slot]}", sent_ns, time.monotonic_ns())
 
     async def roll_back(self, slot: str) -> Change:
         """The small model's. `slot`: where the traffic must go; it is not named to the server."""
         sent_ns = time.monotonic_ns()
-        await self._stub.RollbackModel(pb.RollbackModelRequest(model=SMALL), timeout=_ANSWER_S_MAX)
+        await _answer(self._stub.RollbackModel(pb.RollbackModelRequest(model=SMALL), timeout=_ANSWER_S_MAX))
         return Change("rollback", f"{SMALL}/{VERSIONS[slot]}", sent_ns, time.monotonic_ns())
 
     async def answers(self) -> dict[str, int]:
         """The small model's, by revision, as the server counts them."""
-        reply = await self._stub.GetModel(pb.GetModelRequest(model=SMALL), timeout=_ANSWER_S_MAX)
+        reply = await _answer(self._stub.GetModel(pb.GetModelRequest(model=SMALL), timeout=_ANSWER_S_MAX))
         return {
             f"{SMALL}/{slot.revision.version}": slot.routed.successes + slot.pinned.successes
             for slot in reply.model.slots
         }
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise BenchError(f"the operator was refused: {error.code().name} {error.details()}") from None
