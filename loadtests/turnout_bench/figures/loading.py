@@ -30,7 +30,7 @@ from turnout_wire.service import METHODS
 EVERY_MS = 2
 _IDLE_S = 0.5  # before the load
 _OWN_LAG_MS_MAX = 5.0  # a tenth of the target
-_SPARE = 1.5  # of the time that a load took when it was tried: what is due after the load is idle too
+_SPARE = 2.5  # of the time that a load took when it was tried: what is due after the load is idle too
 
 
 class Liveness:
