@@ -16,7 +16,7 @@ import numpy as np
 
 from turnout_bench.hdr import Histogram
 from turnout_bench.pacing import Pacer, new_pacer
-from turnout_bench.results import NOT_SENT, OK, UNANSWERED, BenchError, Run
+from turnout_bench.results import NOT_SENT, OK, UNANSWERED, BenchError, Run, Trace
 from turnout_bench.schedules import Schedule
 
 ClockNs = Callable[[], int]
@@ -75,7 +75,7 @@ class _Sending:
         self._fault: BaseException | None = None
 
     async def send(self, pacer: Pacer) -> None:
-        start_ns = self._clock_ns()
+        self._begin_ns = start_ns = self._clock_ns()
         for number, offset_ns in enumerate(self._schedule.tolist()):
             due_ns = start_ns + offset_ns
             if self._clock_ns() < due_ns:
@@ -116,6 +116,7 @@ class _Sending:
         answered = counted & np.asarray([status == OK for status in self._statuses])
         statuses = Counter(status for status, of_run in zip(self._statuses, counted.tolist(), strict=True) if of_run)
         window_s = seconds - warmup_s
+        due_ns = self._begin_ns + self._schedule
         return Run(
             seconds=window_s,
             statuses=statuses,
@@ -123,6 +124,7 @@ class _Sending:
             lag=Histogram.of_ns(self._lag_ns[counted]),
             rate=int(counted.sum()) / window_s,
             sent_ns=self._schedule + self._lag_ns,
+            trace=Trace(due_ns, due_ns + self._lag_ns, due_ns + self._latency_ns, tuple(self._statuses)),
         )
 
 

@@ -18,6 +18,9 @@ class Plan:
         sweep_loads: shares of saturation; the one at 0.7 must be there. `sweep_s` for each.
         fixed_s: of each load against the model of fixed service time.
         ceiling_s: of h2load in each round.
+        swaps, rollbacks: under traffic; rollbacks come after every n-th swap, and are then timed as often again.
+        change_every_s: from one of them to the next.
+        loads: of the large model.
     """
 
     name: str
@@ -35,6 +38,10 @@ class Plan:
     sweep_s: float
     fixed_s: float
     ceiling_s: float
+    swaps: int
+    rollbacks: int
+    change_every_s: float
+    loads: int
 
 
 FULL = Plan(
@@ -53,6 +60,10 @@ FULL = Plan(
     sweep_s=10.0,
     fixed_s=15.0,
     ceiling_s=4.0,
+    swaps=100,
+    rollbacks=20,
+    change_every_s=0.3,
+    loads=5,
 )
 QUICK = Plan(
     name="quick",
@@ -70,6 +81,10 @@ QUICK = Plan(
     sweep_s=1.0,
     fixed_s=1.5,
     ceiling_s=0.5,
+    swaps=20,
+    rollbacks=5,
+    change_every_s=0.2,
+    loads=3,
 )
 # Every line of code that a figure needs, and no claim to a result.
 SMOKE = Plan(
@@ -88,5 +103,9 @@ SMOKE = Plan(
     sweep_s=0.3,
     fixed_s=0.3,
     ceiling_s=0.2,
+    swaps=4,
+    rollbacks=2,
+    change_every_s=0.2,
+    loads=1,
 )
 PLANS = {plan.name: plan for plan in (FULL, QUICK, SMOKE)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -48,6 +49,7 @@ class Child:
         self._arguments = list(arguments)
         self._core = core
         self.ready_line = ""
+        self._before_ready: list[str] = []
 
     def start(self) -> None:
         """Raises:
@@ -75,6 +77,7 @@ class Child:
                 if line.startswith(_READY):
                     self.ready_line = line.removeprefix(_READY).strip()
                     return
+                self._before_ready.append(line)
         finally:
             alarm.cancel()
         said = "".join(self._said[-20:])
@@ -83,6 +86,17 @@ class Child:
     @property
     def address(self) -> str:
         return self.ready_line
+
+    @property
+    def admin_address(self) -> str:
+        """Of a server's admin service, as its start-up table has it.
+
+        Raises:
+            BenchError: it has none.
+        """
+        if (found := re.search(r"^admin +([^\s,]+)", "".join(self._before_ready), re.MULTILINE)) is None:
+            raise BenchError(f"'{self.name}' has no admin service")
+        return found[1]
 
     def cpu_s(self) -> float:
         """User and system time of all its threads so far."""
@@ -142,6 +156,6 @@ def server_arguments(repository: Path, *flags: str) -> list[str]:
     """`turnout serve` as it is measured: the defaults, one intra-op thread, no wait at its end."""
     return [
         "-m", "turnout.cli", "serve", f"--model-repository={repository}", "--host=127.0.0.1", "--grpc-port=0",
-        "--provider=cpu", "--intra-op-threads=1", "--preflight=off", "--drain-delay-s=0", "--log-format=json",
-        "--no-admin", *flags,
+        "--admin-port=0", "--provider=cpu", "--intra-op-threads=1", "--preflight=off", "--drain-delay-s=0",
+        "--log-format=json", *flags,
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,16 @@ class BenchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """When each request of an open loop was due, left and was over, by the run's clock, and how it ended."""
+
+    due_ns: Schedule
+    sent_ns: Schedule
+    done_ns: Schedule  # the same as due_ns where it was not over
+    outcomes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One run of the open or closed loop, warm-up left out.
 
@@ -42,6 +52,7 @@ class Run:
         clients: of a closed loop.
         cpu_s: that the server used in the window; None where it is not known.
         sent_ns: of an open loop, when each request of the schedule really left, from the start; not written down.
+        trace: of an open loop, each request of the schedule, warm-up included; not written down.
     """
 
     seconds: float
@@ -52,6 +63,7 @@ class Run:
     clients: int | None = None
     cpu_s: float | None = None
     sent_ns: Schedule | None = None
+    trace: Trace | None = None
 
     @property
     def ok(self) -> int:

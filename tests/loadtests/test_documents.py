@@ -131,6 +131,7 @@ def test_the_figures_have_the_names_that_were_promised() -> None:
     assert {figure.name for figure in FIGURES} >= {
         *("overhead_small_c32", "efficiency_big_c4", "efficiency_big_c32", "goodput_poisson", "goodput_bursty"),
         *("goodput_closed", "tail_p99_at_70", "image_cpu_over_echo", "stream_cpu_over_unary", "md1_wait_error"),
+        *("swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms"),
     }
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
 

@@ -56,6 +56,10 @@ async def test_every_request_leaves_when_it_is_due(loop: VirtualLoop) -> None:
     assert run.latency.percentile_us(50) == pytest.approx(1000, abs=2)
     assert run.lag is not None and run.lag.percentile_us(100) <= 1
     assert run.void() == ""
+    assert run.trace is not None and set(run.trace.outcomes) == {OK}, "those of the warm-up too"
+    assert (run.trace.due_ns - run.trace.due_ns[0] == schedule - schedule[0]).all()
+    assert run.trace.done_ns - run.trace.due_ns == pytest.approx(MS, abs=2000)
+    assert run.trace.sent_ns == pytest.approx(run.trace.due_ns, abs=1000)
 
 
 @virtual

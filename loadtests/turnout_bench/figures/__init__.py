@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turnout_bench.figures import ceiling, cost, efficiency, goodput, queueing, tail
+from turnout_bench.figures import ceiling, cost, efficiency, goodput, lifecycle, loading, queueing, tail
 from turnout_bench.figures.figure import Figure, Measured
 
 FIGURES: tuple[Figure, ...] = (
@@ -12,6 +12,8 @@ FIGURES: tuple[Figure, ...] = (
     *tail.FIGURES,
     *queueing.FIGURES,
     *ceiling.FIGURES,
+    *lifecycle.FIGURES,
+    *loading.FIGURES,
 )
 
 __all__ = ["FIGURES", "Figure", "Measured"]
