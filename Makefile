@@ -93,7 +93,7 @@ bench: $(STAMP) ## Measure every figure (under 25 minutes); writes build/bench.j
 	$(BENCH) --plan full
 
 .PHONY: bench-quick
-bench-quick: $(STAMP) ## The same in a minute and a half, with fewer rounds and wider intervals
+bench-quick: $(STAMP) ## Most of them in about a minute, with fewer rounds and wider intervals
 	$(BENCH) --plan quick
 
 .PHONY: bench-smoke

@@ -114,7 +114,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--plan", choices=PLANS, default="full", help="how much is measured (default: full)")
-    parser.add_argument("--figures", nargs="+", metavar="NAME", default=list(by_name), help="only these")
+    parser.add_argument("--figures", nargs="+", metavar="NAME", help="only these (default: all that the plan has)")
     parser.add_argument(
         "--peer",
         action="append",
@@ -126,6 +126,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
     options = parser.parse_args(arguments)
+    if options.figures is None:
+        options.figures = [name for name in by_name if name not in PLANS[options.plan].left_out]
     if unknown := [name for name in options.figures if name not in by_name]:
         parser.error(f"no figure is called {', '.join(unknown)}; there are {', '.join(by_name)}")
     options.figures = [by_name[name] for name in options.figures]

@@ -18,6 +18,7 @@ class Plan:
         sweep_loads: shares of saturation; the one at 0.7 must be there. `sweep_s` for each.
         fixed_s: of each load against the model of fixed service time.
         ceiling_s: of h2load in each round.
+        left_out: figures that are measured only when they are asked for.
         swaps, rollbacks: under traffic; rollbacks come after every n-th swap, and are then timed as often again.
         change_every_s: from one of them to the next.
         loads: of the large model.
@@ -42,6 +43,7 @@ class Plan:
     rollbacks: int
     change_every_s: float
     loads: int
+    left_out: frozenset[str] = frozenset()
 
 
 FULL = Plan(
@@ -85,6 +87,7 @@ QUICK = Plan(
     rollbacks=5,
     change_every_s=0.2,
     loads=3,
+    left_out=frozenset({"swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms"}),
 )
 # Every line of code that a figure needs, and no claim to a result.
 SMOKE = Plan(
