@@ -185,10 +185,11 @@ async def _open(config: Config, observer: LogObserver, journal: Journal) -> Admi
     limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9))
     admin = Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
     try:
+        known = bool(await offload(journal.states))  # before the start writes to it
         await admin.start(sources)
     except JournalError as error:
         raise StartError(f"{error}; see --state-dir") from None
-    _refuse_problems(config, admin.fleet)
+    _refuse_problems(config, admin.fleet, known, observer)
     return admin
 
 
@@ -220,16 +221,23 @@ def _backend(config: Config) -> OnnxBackend:
     )
 
 
-def _refuse_problems(config: Config, fleet: Fleet) -> None:
+def _refuse_problems(config: Config, fleet: Fleet, known: bool, observer: LogObserver) -> None:
+    """A first start with nothing to serve is a mistake. What a journal says (`known`) was acknowledged once, if only by
+    an unload of everything: then the server comes up, so that operators reach it to repair that."""
     problems = [f"  {model.name}: {model.problem}" for model in fleet if model.problem]
     slots = [slot for model in fleet for slot in model.slots.values()]
     problems += [f"  {slot.revision}: {slot.message}" for slot in slots if slot.message]
-    if not any(model.ready_slots() for model in fleet):
-        what = f"no model of '{config.model_repository}' can be served:"
-    elif problems and config.strict:
-        what = f"not all of '{config.model_repository}' can be served, as --strict asks:"
-    else:
+    serves = any(model.ready_slots() for model in fleet)
+    if serves and not (problems and config.strict):
         return
+    if not serves and known and not config.strict and (config.admin or config.model_control == "explicit"):
+        observer.noticed("nothing is served: no slot is READY after the start, load one")
+        return
+    what = f"not all of '{config.model_repository}' can be served, as --strict asks:"
+    if not serves:
+        what = f"no model of '{config.model_repository}' can be served:"
+        if known:
+            problems.append("  to repair what the journal says while it runs, start with --admin and without --strict")
     raise StartError("\n".join([what, *(sorted(problems) or ["  it has no folders"])]))
 
 
@@ -255,7 +263,7 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
     )
     control = ModelControl(admin.operations, admin.limits.bake_ns) if config.model_control == "explicit" else None
     catalogue = Catalogue(
-        fleet, config.server_name, __version__, lambda: health.serving, time.monotonic_ns, control_handlers(control)
+        fleet, config.server_name, __version__, lambda: health.ready, time.monotonic_ns, control_handlers(control)
     )
     limits = ChannelLimits(
         message_bytes_max=message_bytes,
