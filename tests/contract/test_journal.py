@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -274,6 +275,41 @@ def test_a_full_disk_loses_nothing_and_ends(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert again.version("m") == kept + 1
     again.close()
+
+
+class Hung(sqlite3.Connection):
+    """A disk that hangs at the commit of a write, once it is `armed`, until it is `freed`."""
+
+    armed, reached, freed = Event(), Event(), Event()
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        if sql == "COMMIT" and Hung.armed.is_set():
+            Hung.reached.set()
+            assert Hung.freed.wait(60)
+        return super().execute(sql, *values)
+
+
+def test_a_disk_that_hangs_does_not_keep_who_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("armed", "reached", "freed"):
+        monkeypatch.setattr(Hung, name, Event())
+    monkeypatch.setattr("turnout.store.journal._CLOSE_S_MAX", 0.01)
+    journal = opened(tmp_path, connection=Hung)
+    Hung.armed.set()
+    writing = Thread(target=journal.commit, args=(0, state(steps=1), []), daemon=True)
+    closing = Thread(target=journal.close, daemon=True)
+    writing.start()
+    try:
+        assert Hung.reached.wait(20)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
+        assert _locked(tmp_path), "what hangs may yet write"
+    finally:
+        Hung.freed.set()
+    writing.join(20)
+    assert journal.version("m") == 1
+    journal.close()
+    assert not _locked(tmp_path)
 
 
 def _locked(folder: Path) -> bool:
