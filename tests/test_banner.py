@@ -34,3 +34,9 @@ def test_a_note_is_one_line_however_long_and_whatever_it_quotes(capsys: pytest.C
     assert [line for line in lines if line.startswith("ready: ")] == ["ready: 0.0.0.0:8001"]
     (note,) = [line for line in lines if line.startswith("note  ")]
     assert note.startswith(r"note  m: \x1b[31m\nready: 203.0.113.1:1 long") and len(note) > 500
+
+
+def test_a_server_that_serves_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = table(capsys, Model("m"))
+    assert lines[2].split()[:4] == ["m", "-", "-", "EMPTY"]
+    assert lines[3] == "nothing is served: no slot is READY, load one"

@@ -30,6 +30,7 @@ from turnout.runtime.admin import Admin, AdminLimits
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.fleet import Fleet
+from turnout.runtime.gates import HEADER_BYTES_MAX, MessageLimit
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
 from turnout.runtime.ports import Journal, JournalError
@@ -48,8 +49,7 @@ from turnout.transport.model_control import ModelControl, control_handlers
 from turnout.transport.server import ChannelLimits, GrpcServer, PortInUse
 from turnout.transport.status import OVERLOAD_CODES, status_table
 
-# A message is its tensors and a header; where a tensor's size is open, this is what a message may have.
-_HEADER_BYTES_MAX = 1 << 20
+# Where the size of a tensor is open, or models come that are not known yet, this is what tensors of a message may have.
 _OPEN_BYTES_MAX = 64 << 20
 _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
 _ADMIN_STOP_S_MAX = 0.5  # changes have ended by then, and watches are ended
@@ -96,12 +96,14 @@ async def _serve(
     stop: _StopSignals,
     journal: Journal,
 ) -> None:
-    admin = await _unless_stopped(_open(config, observer, journal), stop)
+    message_limit = MessageLimit()
+    admin = await _unless_stopped(_open(config, observer, journal, message_limit), stop)
     if admin is None:
         observer.event("stopped before it was ready")
         return
     fleet = admin.fleet
-    limit = config.message_bytes_max or message_bytes_max(fleet)
+    more = config.admin or config.model_control == "explicit"
+    limit = message_limit.bytes_max = config.message_bytes_max or message_bytes_max(fleet, more)
     server = _server(config, admin, observer, limit)
     slots = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
     admin_server = AdminServer(slots, observer) if config.admin else None
@@ -144,18 +146,19 @@ async def _unless_stopped(opening: Coroutine[Any, Any, Admin], stop: _StopSignal
     return await opened if opened.done() and not opened.cancelled() else None
 
 
-def message_bytes_max(fleet: Fleet) -> int:
-    """The largest request message that any model here can take, in bytes; within gRPC's own bounds."""
-    largest = _MESSAGE_BYTES_MIN
+def message_bytes_max(fleet: Fleet, more: bool) -> int:
+    """The largest request message that any model here can take, in bytes; within gRPC's own bounds. `more`: models may
+    be loaded later, when the limit cannot follow."""
+    largest = _OPEN_BYTES_MAX + HEADER_BYTES_MAX if more else _MESSAGE_BYTES_MIN
     for model in fleet:
         for slot in model.ready_slots():
             if slot.cargo is not None:
                 tensors = slot.cargo.spec.signature.request_bytes_max()
-                largest = max(largest, (_OPEN_BYTES_MAX if tensors is None else tensors) + _HEADER_BYTES_MAX)
+                largest = max(largest, (_OPEN_BYTES_MAX if tensors is None else tensors) + HEADER_BYTES_MAX)
     return min(largest, 2**31 - 1)
 
 
-async def _open(config: Config, observer: LogObserver, journal: Journal) -> Admin:
+async def _open(config: Config, observer: LogObserver, journal: Journal, message_limit: MessageLimit) -> Admin:
     loop = asyncio.get_running_loop()
     backend = _backend(config)
     try:
@@ -181,14 +184,16 @@ async def _open(config: Config, observer: LogObserver, journal: Journal) -> Admi
         offload=offload,
         observer=observer,
         warmup_bytes_max=config.warmup_bytes_max,
+        message_limit=message_limit,
     )
     limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9))
     admin = Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
     try:
+        known = bool(await offload(journal.states))  # before the start writes to it
         await admin.start(sources)
     except JournalError as error:
         raise StartError(f"{error}; see --state-dir") from None
-    _refuse_problems(config, admin.fleet)
+    _refuse_problems(config, admin.fleet, known, observer)
     return admin
 
 
@@ -220,16 +225,23 @@ def _backend(config: Config) -> OnnxBackend:
     )
 
 
-def _refuse_problems(config: Config, fleet: Fleet) -> None:
+def _refuse_problems(config: Config, fleet: Fleet, known: bool, observer: LogObserver) -> None:
+    """A first start with nothing to serve is a mistake. What a journal says (`known`) was acknowledged once, if only by
+    an unload of everything: then the server comes up, so that operators reach it to repair that."""
     problems = [f"  {model.name}: {model.problem}" for model in fleet if model.problem]
     slots = [slot for model in fleet for slot in model.slots.values()]
     problems += [f"  {slot.revision}: {slot.message}" for slot in slots if slot.message]
-    if not any(model.ready_slots() for model in fleet):
-        what = f"no model of '{config.model_repository}' can be served:"
-    elif problems and config.strict:
-        what = f"not all of '{config.model_repository}' can be served, as --strict asks:"
-    else:
+    serves = any(model.ready_slots() for model in fleet)
+    if serves and not (problems and config.strict):
         return
+    if not serves and known and not config.strict and (config.admin or config.model_control == "explicit"):
+        observer.noticed("nothing is served: no slot is READY after the start, load one")
+        return
+    what = f"not all of '{config.model_repository}' can be served, as --strict asks:"
+    if not serves:
+        what = f"no model of '{config.model_repository}' can be served:"
+        if known:
+            problems.append("  to repair what the journal says while it runs, start with --admin and without --strict")
     raise StartError("\n".join([what, *(sorted(problems) or ["  it has no folders"])]))
 
 
@@ -255,7 +267,7 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
     )
     control = ModelControl(admin.operations, admin.limits.bake_ns) if config.model_control == "explicit" else None
     catalogue = Catalogue(
-        fleet, config.server_name, __version__, lambda: health.serving, time.monotonic_ns, control_handlers(control)
+        fleet, config.server_name, __version__, lambda: health.ready, time.monotonic_ns, control_handlers(control)
     )
     limits = ChannelLimits(
         message_bytes_max=message_bytes,

@@ -42,14 +42,17 @@ def _print(started: Started, console: Console) -> None:
     notes: list[str] = []
     for model in started.fleet:
         if not model.slots:
-            table.add_row(Text(model.name), "-", "-", Text("FAILED", "red"), "", "", "", "", "", "")
-            notes.append(f"{model.name}: {model.problem}")
+            state = "FAILED" if model.problem else "EMPTY"  # the latter: a journal says that it was unloaded
+            table.add_row(Text(model.name), "-", "-", Text(state, "red"), "", "", "", "", "", "")
+            notes += [f"{model.name}: {model.problem}"] if model.problem else []
         for slot in model.slots.values():
             table.add_row(*_row(model, slot))
             notes += [f"{slot.revision}: {note}" for note in (*slot.warnings, slot.message) if note]
     console.print(table)
     for note in notes:
         console.print(Text(f"note  {printable(note)}", "yellow"), soft_wrap=not console.is_terminal)
+    if not any(model.ready_slots() for model in started.fleet):
+        console.print(Text("nothing is served: no slot is READY, load one", "bold red"))
     console.print(
         f"limits  message {started.message_bytes_max / 2**20:.0f} MiB, "
         f"queue {started.config.queue_rows_max} rows per slot",

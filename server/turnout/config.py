@@ -140,7 +140,11 @@ class Config(BaseModel):
     )
     request_id_characters_max: int = Field(1024, ge=1, description="the longest request id")
     message_bytes_max: int = Field(
-        0, ge=0, le=2**31 - 1, description="largest request message; 0: derived from the models' inputs and batch sizes"
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="largest request message; 0: derived from the models' inputs and batch sizes at start, at least "
+        "65 MiB where models can be loaded later",
     )
     metadata_bytes_max: int = Field(16384, ge=1024, description="largest request metadata")
     concurrent_streams_max: int = Field(4096, ge=1, description="calls under way on one connection")

@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
@@ -114,6 +116,34 @@ def test_both_are_bounded(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(journal.lines(None, 100)) == 10
     assert [n for n in range(20) if journal.remembered(str(n), 20)] == [17, 18, 19]
     assert (LINES_MAX, REQUESTS_MAX) == (100_000, 100_000)
+
+
+def test_threads_write_at_the_same_time_and_lose_nothing(journal: Journal) -> None:
+    """Each call comes on a thread of its own; those of different models do not wait for each other."""
+    models = ["a", "b", "c", "d"]
+    commits = 500 if isinstance(journal, MemoryJournal) else 50  # enough to show it where there is no lock
+    begin = Barrier(len(models))
+
+    def write(model: str) -> None:
+        begin.wait(20)
+        for number in range(commits):
+            request = Remembered(f"{model}-{number}", "f", number)
+            journal.commit(number, Traffic(model, version=number + 1), [line(model), line(model)], request)
+            journal.remember_answer(request.request_id, b"answer")
+            assert len(journal.lines(model, 2)) == 2
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(models)) as threads:
+            assert list(threads.map(write, models)) == [None] * len(models)
+    finally:
+        sys.setswitchinterval(interval)
+    written = 2 * commits * len(models)
+    assert [entry.seq for entry in journal.lines(None, 2 * written)] == list(range(written, 0, -1))
+    assert {model: journal.version(model) for model in models} == dict.fromkeys(models, commits)
+    remembered = [journal.remembered(f"{model}-{number}", commits) for model in models for number in range(commits)]
+    assert all(found is not None and found.answer == b"answer" for found in remembered)
 
 
 # What only a disk can show.
@@ -274,6 +304,41 @@ def test_a_full_disk_loses_nothing_and_ends(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert again.version("m") == kept + 1
     again.close()
+
+
+class Hung(sqlite3.Connection):
+    """A disk that hangs at the commit of a write, once it is `armed`, until it is `freed`."""
+
+    armed, reached, freed = Event(), Event(), Event()
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        if sql == "COMMIT" and Hung.armed.is_set():
+            Hung.reached.set()
+            assert Hung.freed.wait(60)
+        return super().execute(sql, *values)
+
+
+def test_a_disk_that_hangs_does_not_keep_who_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("armed", "reached", "freed"):
+        monkeypatch.setattr(Hung, name, Event())
+    monkeypatch.setattr("turnout.store.journal._CLOSE_S_MAX", 0.01)
+    journal = opened(tmp_path, connection=Hung)
+    Hung.armed.set()
+    writing = Thread(target=journal.commit, args=(0, state(steps=1), []), daemon=True)
+    closing = Thread(target=journal.close, daemon=True)
+    writing.start()
+    try:
+        assert Hung.reached.wait(20)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
+        assert _locked(tmp_path), "what hangs may yet write"
+    finally:
+        Hung.freed.set()
+    writing.join(20)
+    assert journal.version("m") == 1
+    journal.close()
+    assert not _locked(tmp_path)
 
 
 def _locked(folder: Path) -> bool:

@@ -123,3 +123,17 @@ def test_the_order_of_checks_is_stable() -> None:
 )
 def test_the_largest_request(signature: Signature, expected: int | None) -> None:
     assert signature.request_bytes_max() == expected
+
+
+@pytest.mark.parametrize(
+    ("signature", "expected"),
+    [
+        (Signature((A,), (Y,), 8), 4 * 4),
+        (SINGLE, 4 * 4),
+        (Signature((TensorSpec("s", DataType.BYTES, (ANY, 3)),), (Y,), 8), 3 * 4),
+        (Signature((A, TensorSpec("o", DataType.INT64, (ANY, 9), optional=True)), (Y,), 8), 4 * 4),
+        (Signature((TensorSpec("i", DataType.INT16, (2, ANY, 5)),), (Y,)), 2 * 5 * 2),
+    ],
+)
+def test_the_smallest_request(signature: Signature, expected: int) -> None:
+    assert signature.request_bytes_min() == expected

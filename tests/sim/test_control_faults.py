@@ -66,7 +66,7 @@ class Run:
 
     def point(self, where: str, journal: MemoryJournal) -> None:
         dead = MemoryJournal()
-        dead.__dict__.update({key: copy(journal.__dict__[key]) for key in dead.__dict__})
+        dead.__dict__.update({key: copy(journal.__dict__[key]) for key in dead.__dict__ if key != "_turn"})
         self.points.append(Point(where, dead, dict(self.acknowledged), self.asked))
 
     async def __call__(self, loop: VirtualLoop) -> Control:

@@ -194,7 +194,7 @@ class Control:
     async def restarted(self, versions: Sequence[int] = (1,)) -> Control:
         """Another server with what the journal holds: this one is gone without a word."""
         journal = MemoryJournal()
-        journal.__dict__.update({k: copy(self.journal.__dict__[k]) for k in journal.__dict__})
+        journal.__dict__.update({k: copy(self.journal.__dict__[k]) for k in journal.__dict__ if k != "_turn"})
         return await Control.open(self.loop, versions, shelf=self.shelf, journal=journal)
 
 

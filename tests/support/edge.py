@@ -194,7 +194,7 @@ async def edge(
         identity,
         stream_inflight_max,
     )
-    catalogue = Catalogue(fleet or real, "turnout", "0.0-test", lambda: health.serving, clock_ns)
+    catalogue = Catalogue(fleet or real, "turnout", "0.0-test", lambda: health.ready, clock_ns)
     channel_limits = replace(CHANNEL_LIMITS, message_bytes_max=message_bytes_max)
     server = GrpcServer(inference, catalogue, health, channel_limits, status_table(overload), seen)
     port = await server.start("127.0.0.1", 0)

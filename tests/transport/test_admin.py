@@ -14,6 +14,8 @@ import grpc.aio
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from support.control import FlakyJournal, Shelf, other_signature
 from support.world import Seen
@@ -25,7 +27,7 @@ from turnout.runtime.budget import Budget
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
 from turnout.transport.admin import SlotHandlers
-from turnout.transport.admin_server import AdminServer
+from turnout.transport.admin_server import _CALLS_MAX, _STREAMS_MAX, AdminServer
 from turnout.transport.admin_status import ADMIN_STATUS, details_of
 from turnout_wire.admin import DETAILS_KEY, METHODS, SlotServiceAioStub, error_info
 from turnout_wire.gen import slots_pb2 as pb
@@ -359,12 +361,54 @@ async def test_a_watch_is_resumed_by_its_token_and_misses_nothing() -> None:
         assert seen[2].model.slots[2].state in (pb.SLOT_STATE_WARMING, pb.SLOT_STATE_READY)
 
 
-async def test_a_watch_ends_when_the_server_stops() -> None:
+async def test_streams_end_when_the_server_stops() -> None:
     async with served() as one:
         call = one.stub.WatchModel(pb.WatchModelRequest(model="m"))
-        reading = asyncio.ensure_future(call.read())
+        reflection = ServerReflectionStub(one.channel).ServerReflectionInfo(_asked())
+        await reflection.read()
+        reading = [asyncio.ensure_future(call.read()), asyncio.ensure_future(reflection.read())]
         await one.model()
         await one.server.stop(1)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await reading
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        for read in reading:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await read
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def _asked() -> AsyncIterator[ServerReflectionRequest]:
+    """One question, and no end."""
+    yield ServerReflectionRequest(list_services="")
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("reflection", [False, True])
+async def test_streams_leave_room_for_a_rollback(reflection: bool) -> None:
+    """As many at once as the server takes calls: half of them are refused, and a call that decides is not."""
+    async with served() as one:
+        await one.swap("green")
+
+        async def first() -> tuple[Any, grpc.StatusCode | None, str]:
+            if reflection:
+                call = ServerReflectionStub(one.channel).ServerReflectionInfo(_asked())
+            else:
+                call = one.stub.WatchModel(pb.WatchModelRequest(model="m", send_initial_state=True))
+            try:
+                await call.read()
+            except grpc.aio.AioRpcError as refused:
+                return call, refused.code(), refused.details() or ""
+            return call, None, ""
+
+        streams = [await first() for _ in range(_CALLS_MAX)]
+        kept = [call for call, code, _ in streams if code is None]
+        assert len(kept) == _STREAMS_MAX == _CALLS_MAX // 2
+        # A client that still sends when it is refused may call that an error of its own.
+        codes = {code: details for _, code, details in streams if code not in (None, grpc.StatusCode.INTERNAL)}
+        assert list(codes) == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+        details = codes[grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert details.startswith("128 streams (watches, reflection) are under way, the limit is 128")
+        back = await one.stub.RollbackModel(pb.RollbackModelRequest(model="m"))
+        assert back.model.stable_slot == "blue"
+        for call in kept:
+            call.cancel()
+        while (await first())[1] is not None:  # their places are free as soon as the server has noticed
+            await asyncio.sleep(0.01)

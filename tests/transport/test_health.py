@@ -42,6 +42,13 @@ async def test_a_model_that_cannot_serve_is_not_serving_while_the_server_is() ->
         assert (await health(server.channel).Check(about(""))).status == Status.SERVING
 
 
+async def test_a_server_without_any_model_that_can_serve_is_not_serving() -> None:
+    async with edge({"sick": Served(failing={1: "no"})}) as server:
+        for name in ("", SERVICE):
+            assert (await health(server.channel).Check(about(name))).status == Status.NOT_SERVING
+        assert (await server.stub.ServerReady(pb.ServerReadyRequest())).ready is False
+
+
 async def test_check_of_an_unknown_service() -> None:
     async with edge() as server:
         with pytest.raises(grpc.aio.AioRpcError) as refused:

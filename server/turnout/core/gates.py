@@ -25,6 +25,7 @@ class Gate(Enum):
     MANIFEST = "manifest"
     PREFLIGHT = "preflight"
     SIGNATURE = "signature"
+    MESSAGE = "message"  # the largest request message that the server takes, which is fixed at its start
     WARMUP = "warmup"
     GOLDEN = "golden"
     FINITE = "finite"

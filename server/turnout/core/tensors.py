@@ -24,6 +24,7 @@ _VARINT_BYTES_MAX = {
     DataType.UINT32: 5,
     DataType.UINT64: 10,
 }
+_LENGTH_BYTES = 4  # before each element of BYTES
 _STR_BYTES = 64  # what a short `str` takes in memory, beside its characters
 
 Tensors = Mapping[str, Array]
@@ -75,6 +76,17 @@ class Signature:
             if ANY in dims or not spec.datatype.itemsize:
                 return None
             total += prod(dims) * max(spec.datatype.itemsize, _VARINT_BYTES_MAX.get(spec.datatype, 0))
+        return total
+
+    def request_bytes_min(self) -> int:
+        """Tensor bytes of the smallest request: raw, one row, one element for each open dimension, no BYTES longer than
+        their length, nothing optional."""
+        total = 0
+        for spec in self.inputs:
+            if not spec.optional:
+                total += prod(1 if dim == ANY else dim for dim in spec.shape) * (
+                    spec.datatype.itemsize or _LENGTH_BYTES
+                )
         return total
 
 

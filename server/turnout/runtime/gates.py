@@ -15,6 +15,18 @@ from turnout.core.tensors import Signature, Tensors
 from turnout.runtime.ports import Loaded, Session
 from turnout_wire.tensors import Array
 
+# What a request message has beside its tensors: names and shapes, at the least and at the most.
+HEADER_BYTES_MIN = 1 << 10
+HEADER_BYTES_MAX = 1 << 20
+
+
+@dataclass(slots=True)
+class MessageLimit:
+    """The largest request message that the server takes. It is known once every model of the start is loaded, and then
+    stays: gRPC takes it when its server is made. 0: not known yet."""
+
+    bytes_max: int = 0
+
 
 @dataclass(slots=True)
 class Gates:
@@ -68,6 +80,29 @@ class Gates:
             self._fail(Gate.SIGNATURE, f"{difference}: clients may break; allow the change where they are ready for it")
         note = f"allowed: {difference}" if difference else ""
         self.results.append(GateResult(Gate.SIGNATURE, Verdict.PASS, note))
+
+    def message(self, signature: Signature, limit: MessageLimit) -> str:
+        """What operators should know: requests that the model takes and the server does not; "": there are none.
+
+        Raises:
+            LoadError: no request of the model fits a message.
+        """
+        if not limit.bytes_max:
+            return ""
+        least, most = signature.request_bytes_min() + HEADER_BYTES_MIN, signature.request_bytes_max()
+        there_is = f"request messages may have {limit.bytes_max} (--message-bytes-max, fixed at start)"
+        if least > limit.bytes_max:
+            message = (
+                f"its smallest request takes {least} bytes, {there_is}: restart with --message-bytes-max {least} or"
+            )
+            self._fail(Gate.MESSAGE, f"{message} more", least, limit.bytes_max)
+        note = ""
+        if most is not None and most + HEADER_BYTES_MIN > limit.bytes_max:
+            note = (
+                f"its largest request takes up to {most + HEADER_BYTES_MIN} bytes, {there_is}: larger ones are refused"
+            )
+        self.results.append(GateResult(Gate.MESSAGE, Verdict.PASS, note, least, limit.bytes_max))
+        return note
 
     def samples(self, loaded: Loaded, spec: ModelSpec) -> None:
         """Raises:

@@ -7,7 +7,7 @@ A model that cannot be used never stops the others: its reason stays with its sl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from turnout.core.errors import LoadError
 from turnout.core.gates import Gate
@@ -18,7 +18,7 @@ from turnout.runtime.account import Account
 from turnout.runtime.batcher import Batcher
 from turnout.runtime.budget import Budget
 from turnout.runtime.fleet import Fleet, Model
-from turnout.runtime.gates import Gates
+from turnout.runtime.gates import Gates, MessageLimit
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.ports import Backend, ClockNs, Executors, Loaded, ModelSource, Observer, Offload
 from turnout.runtime.slot import Cargo, Slot
@@ -37,6 +37,7 @@ class Opener:
     offload: Offload
     observer: Observer
     warmup_bytes_max: int = 1 << 28
+    message_limit: MessageLimit = field(default_factory=MessageLimit)
 
     async def open(self, sources: Iterable[ModelSource]) -> Fleet:
         """Every model of the repository, in slots and routed, or with the reason why not."""
@@ -90,6 +91,7 @@ class Opener:
             )
             gates.passed(at)
             gates.signature(spec)
+            note = gates.message(spec.signature, self.message_limit)
             await self.offload(gates.samples, loaded, spec)
             spec = replace(spec, warmup=())  # its tensors may be large
         except LoadError as refusal:
@@ -109,7 +111,7 @@ class Opener:
             profile_ns,
         )
         batcher.start()
-        slot.warnings = spec.warnings + loaded.warnings + warnings
+        slot.warnings = spec.warnings + loaded.warnings + warnings + ((note,) if note else ())
         opening_ns = self.clock_ns() - started_ns
         slot.cargo = Cargo(
             artefact.revision, spec, batcher, loaded.providers, profile_ns, opening_ns, loaded.memory_bytes

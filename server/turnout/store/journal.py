@@ -26,6 +26,7 @@ _APPLICATION_ID = 0x7475726E  # "turn"
 _FILE = "journal.sqlite"
 _LOCK = "lock"
 _BUSY_S_MAX = 5.0  # for readers such as a backup
+_CLOSE_S_MAX = 0.5  # for a call that is under way
 
 _SCHEMA = """
 CREATE TABLE models (model TEXT PRIMARY KEY, version INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
@@ -181,8 +182,14 @@ class SqliteJournal:
         return [Line(*row) for row in rows]
 
     def close(self) -> None:
-        """Give the directory free. A second call does nothing."""
-        with self._turn:
+        """Give the directory free. A second call does nothing.
+
+        A call that hangs in the disk keeps the connection and the lock, to the process's end: who stops cannot wait for
+        it, and another server must not write beside it.
+        """
+        if not self._turn.acquire(timeout=_CLOSE_S_MAX):
+            return
+        try:
             if self._connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()
@@ -190,6 +197,8 @@ class SqliteJournal:
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
+        finally:
+            self._turn.release()
 
     @contextmanager
     def _transaction(self, write: bool = False) -> Iterator[sqlite3.Connection]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -17,15 +18,15 @@ from turnout_wire.admin import METHODS, SERVICE
 from turnout_wire.descriptors import ADMIN_SET
 
 _MESSAGE_BYTES_MAX = 1 << 20  # the largest request is a list of weights and pins
-_CALLS_MAX = 256  # beyond it gRPC answers RESOURCE_EXHAUSTED; watches count
+_CALLS_MAX = 256  # beyond it gRPC answers RESOURCE_EXHAUSTED; streams count
+_STREAMS_MAX = 128  # watches and reflection, which stay: they must leave room for a rollback
 
 
 class AdminServer:
     """Listens on one port."""
 
     def __init__(self, slots: SlotHandlers, observer: Observer) -> None:
-        self._watches = _Watches()
-        self._reflection = Reflection(SERVICE, ADMIN_SET)
+        self._streams = _Streams()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),
@@ -39,12 +40,11 @@ class AdminServer:
             method = METHODS[name]
             guarded = guarded_admin(name, handler, observer)
             if method.stream:
-                streamed = self._watches.watched(guarded)
-                handlers[method.path] = grpc.unary_stream_rpc_method_handler(streamed)
+                handlers[method.path] = grpc.unary_stream_rpc_method_handler(self._streams.bounded(guarded))
             else:
                 handlers[method.path] = grpc.unary_unary_rpc_method_handler(guarded)
-        reflect = guarded_stream("ServerReflectionInfo", self._reflection.stream, observer)
-        handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(reflect)
+        reflect = guarded_stream("ServerReflectionInfo", Reflection(SERVICE, ADMIN_SET).stream, observer)
+        handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(self._streams.bounded(reflect))
         self._server.add_generic_rpc_handlers((Paths(handlers),))
 
     async def start(self, host: str, port: int) -> int:
@@ -64,14 +64,13 @@ class AdminServer:
         return bound
 
     async def stop(self, grace_s: float) -> None:
-        """End watches, let other calls finish for up to `grace_s` seconds."""
-        self._watches.close()
-        self._reflection.close()
+        """End streams, let other calls finish for up to `grace_s` seconds."""
+        self._streams.close()
         await self._server.stop(grace_s)
 
 
-class _Watches:
-    """Streams that end when the server stops: none ends by itself."""
+class _Streams:
+    """Streams under way: bounded apart from other calls, and ended when the server stops. None ends by itself."""
 
     def __init__(self) -> None:
         self._open: set[asyncio.Task[None]] = set()
@@ -82,8 +81,14 @@ class _Watches:
         for task in self._open:
             task.cancel()
 
-    def watched(self, handler: Handler) -> Handler:
-        async def watch(request: bytes, context: Context) -> None:
+    def bounded(self, handler: Handler) -> Handler:
+        async def stream(request: Any, context: Context) -> None:
+            if len(self._open) >= _STREAMS_MAX:
+                await context.abort(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"{len(self._open)} streams (watches, reflection) are under way, the limit is {_STREAMS_MAX}: "
+                    "end one, or ask with GetModel",
+                )
             task: asyncio.Task[None] = asyncio.ensure_future(handler(request, context))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
@@ -94,7 +99,7 @@ class _Watches:
             finally:
                 task.cancel()
             if task.cancelled():
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops: watch another one")
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops: ask another one")
             task.result()
 
-        return watch
+        return stream

@@ -23,13 +23,18 @@ _UNKNOWN: int = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health:
-    """Whether this server takes requests. Starts as NOT_SERVING."""
+    """Whether this server takes requests. Starts as NOT_SERVING, and is that while no model has a READY slot."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.serving = False
         self._fleet = fleet
         self._closed = False
         self._changed = asyncio.Event()  # replaced at each change: whoever waits on the old one wakes
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken, and any model could answer one."""
+        return self.serving and any(model.ready_slots() for model in self._fleet)
 
     def set_serving(self, serving: bool) -> None:
         """Takes effect for the next Check, and wakes every watcher."""
@@ -69,13 +74,14 @@ class Health:
                 await self._changed.wait()
 
     def _status(self, service: str) -> int:
-        ready = self.serving
-        if service not in ("", SERVICE):
+        if service in ("", SERVICE):
+            ready = self.ready
+        else:
             try:
                 model = self._fleet.model(service.removeprefix(f"{SERVICE}/"))
             except ServingError:
                 return _UNKNOWN
-            ready = ready and model.answers(None)
+            ready = self.serving and model.answers(None)
         return _SERVING if ready else _NOT_SERVING
 
 
