@@ -272,6 +272,58 @@ async def test_a_caller_that_leaves_does_not_stop_its_change(loop: VirtualLoop) 
     assert control.in_force == control.journaled == {"green": 10_000}
 
 
+@pytest.mark.parametrize("after_s", [0, 0.5, 1.5])
+def test_a_change_whose_task_is_cancelled_leaves_memory_and_journal_as_one(after_s: float) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        control = await Control.open(loop)
+        await control.load("green", 2)
+        control.pause_s = 1
+        task = asyncio.ensure_future(control.swap("green"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(after_s)
+        task.cancel()
+        await asyncio.sleep(10)
+        assert control.in_force == control.journaled == {"green": 10_000}
+        task = asyncio.ensure_future(control.rollback_now())
+        await asyncio.sleep(after_s)
+        task.cancel()
+        await asyncio.sleep(10)
+        assert control.in_force == control.journaled
+        assert control.controller.desk("m").rollbacks == 0
+
+    run()
+
+
+@virtual
+async def test_a_stop_that_is_not_waited_for_leaves_a_write_to_its_end(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    control.pause_s = 2
+    swap = asyncio.ensure_future(control.swap("green"))
+    await asyncio.sleep(1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(control.admin.stop(), 0.5)
+    await swap
+    assert control.in_force == control.journaled == {"green": 10_000}
+
+
+@virtual
+async def test_a_write_that_is_broken_off_is_doubtful_until_the_next(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    control.pause_s, ledger = 1, control.controller.ledger
+    state = control.controller.desk("m").state
+    task = asyncio.ensure_future(ledger.write(state, []))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.sleep(10)
+    assert ledger.owes("m")
+    await control.swap("green")
+    assert not ledger.owes("m")
+    assert control.in_force == control.journaled == {"green": 10_000}
+
+
 @virtual
 async def test_a_load_that_is_called_off_leaves_nothing(loop: VirtualLoop) -> None:
     control = await Control.open(loop)

@@ -145,7 +145,11 @@ class Control:
         return control
 
     async def _offload(self, blocking: Callable[..., Any], *args: Any) -> Any:
-        """On a thread of its own, a call takes time; here `pause_s` of it, and `load_s` for a load."""
+        """On a thread of its own, a call takes time; here `pause_s` of it, and `load_s` for a load. It goes on when
+        nobody waits for it any more."""
+        return await asyncio.shield(asyncio.ensure_future(self._on_thread(blocking, *args)))
+
+    async def _on_thread(self, blocking: Callable[..., Any], *args: Any) -> Any:
         loading = getattr(blocking, "__name__", "") == "load"
         await asyncio.sleep(self.shelf.load_s if loading else self.pause_s)
         return blocking(*args)

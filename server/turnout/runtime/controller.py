@@ -8,8 +8,9 @@ drained) cannot be refused: where the journal fails, it is owed to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from turnout.core.commands import (
     Assign,
@@ -37,6 +38,8 @@ from turnout.runtime.requests import SERVER, Ask, lines_of, undone
 from turnout.runtime.slot import Slot
 from turnout.runtime.views import ModelView, view_of
 from turnout.runtime.works import Order, Works
+
+T = TypeVar("T")
 
 _MEND_S = (1.0, 30.0)  # the first and the longest time between attempts to write what is owed
 
@@ -77,7 +80,7 @@ class Controller:
         self.now_ns = now_ns
         self._require_etag = require_etag
         self._desks: dict[str, Desk] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     async def stop(self) -> None:
@@ -89,7 +92,8 @@ class Controller:
             if desk.mending is not None:
                 desk.mending.cancel()
         await self.works.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))  # whoever stops waiting stops no write
 
     def adopt(self, model: Model, state: Traffic, note: str = "") -> Desk:
         """Take charge of a model in this state, which is in force."""
@@ -127,7 +131,8 @@ class Controller:
         return self._view(self.desk(name))
 
     async def change(self, name: str, command: Command, ask: Ask, order: Order | None = None) -> Step:
-        """Carry out a command, or with `validate_only` check it. `order`: what its Fill is to load.
+        """Carry out a command, or with `validate_only` check it; to its end, also when the caller leaves. `order`: what
+        its Fill is to load.
 
         Raises:
             ControlError: refused; nothing has changed.
@@ -135,6 +140,10 @@ class Controller:
         desk = self.desk_or_new(name) if isinstance(command, Load) else self.desk(name)
         if ask.validate_only:
             return self._checked(desk, command, ask)
+        return await self._to_the_end(self._change(desk, command, ask, order))
+
+    async def _change(self, desk: Desk, command: Command, ask: Ask, order: Order | None) -> Step:
+        name = desk.model.name
         async with desk.lock:
             step = self._checked(desk, command, ask)
             if not step.changes:
@@ -171,17 +180,27 @@ class Controller:
         lines = lines_of(name, step.changes, ask, self.now_ns())
         desk.rollbacks += 1
         self._carry_out(desk, step, None)
+        await self._to_the_end(self._journal_rollback(desk, lines, ask))
+        return step
+
+    async def _journal_rollback(self, desk: Desk, lines: Sequence[Line], ask: Ask) -> None:
         try:
             async with desk.lock:
                 try:
                     lines = await self.ledger.write(desk.state, lines, ask.remembered(self.now_ns()))
                 except JournalError:
-                    self.ledger.owe(name, lines)
+                    self.ledger.owe(desk.model.name, lines)
                     self._mend(desk)
         finally:
             desk.rollbacks -= 1
         self._publish(desk, lines)
-        return step
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """As a task of its own: a caller that is cancelled must not leave memory and journal at odds."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     def _checked(self, desk: Desk, command: Command, ask: Ask) -> Step:
         name = desk.model.name
@@ -227,16 +246,11 @@ class Controller:
         await self._tell(desk, Unloaded(slot.name), SlotState.DRAINING)
 
     async def _tell(self, desk: Desk, fact: Loaded | Lost | Unloaded, expected: SlotState) -> None:
-        """As a task of its own: whoever is cancelled meanwhile, the journal is told to the end."""
-
         def still() -> bool:
             record = desk.state.slots.get(fact.slot)
             return record is not None and record.state is expected
 
-        task = asyncio.ensure_future(self._settle(desk, fact, still))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
+        await self._to_the_end(self._settle(desk, fact, still))
 
     async def _settle(self, desk: Desk, fact: Command, still: object = None) -> None:
         """Journal and carry out what the server itself has to say, after any rollback that is under way."""
@@ -244,7 +258,8 @@ class Controller:
         while True:
             async with desk.lock:
                 if desk.rollbacks:
-                    continue  # its turn is next: locks are given in order
+                    await asyncio.sleep(0)  # its turn is next: it asks for the lock by then, and locks go in order
+                    continue
                 if callable(still) and not still():
                     return
                 done = step(desk.state, fact, self.now_ns())

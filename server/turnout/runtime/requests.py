@@ -95,8 +95,9 @@ class Requests:
         return await asyncio.shield(task)
 
     async def stop(self) -> None:
-        """Wait for what is under way; its callers may have left."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Wait for what is under way; its callers may have left. Whoever stops waiting stops nothing."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     def _own(self, work: Awaitable[bytes]) -> asyncio.Task[bytes]:
         task = asyncio.ensure_future(work)
