@@ -340,6 +340,30 @@ async def test_a_load_that_is_called_off_leaves_nothing(loop: VirtualLoop) -> No
     assert control.state("green") == "READY m/3"
 
 
+@pytest.mark.parametrize("broken", [False, True], ids=["loads", "fails"])
+@pytest.mark.parametrize("asked_s", [1.2, 1.22, 1.24, 1.26, 1.28, 1.3, 1.32, 1.4])
+def test_what_is_told_of_one_load_is_not_taken_for_the_next(broken: bool, asked_s: float) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        control = await Control.open(loop)
+        control.shelf.load_s, control.pause_s = 1, 0.1
+        if broken:
+            control.shelf.failing[3] = "it is broken"
+        await control.load("green", 2, wait=False)
+        await asyncio.sleep(asked_s)
+        load = asyncio.ensure_future(control.load("green", 3))  # the look-up of its files takes a while
+        await asyncio.sleep(0.05)
+        unload = asyncio.ensure_future(control.unload("green", wait=False))
+        await asyncio.gather(unload, load, return_exceptions=True)
+        await asyncio.sleep(20)
+        slot = control.admin.fleet.model("m").slots.get("green")
+        is_now = f"{slot.state.value} {slot.revision}" if slot is not None else "EMPTY"
+        assert control.state("green") == is_now
+        assert control.journal.states()["m"].slots["green"].state.value == is_now.split(maxsplit=1)[0]
+
+    run()
+
+
 @virtual
 async def test_replacing_in_place_says_what_it_costs_and_refuses_meanwhile(loop: VirtualLoop) -> None:
     control = await Control.open(loop)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from turnout.core.commands import (
@@ -224,31 +225,33 @@ class Controller:
         return step(desk.state, command, self.now_ns())
 
     def _carry_out(self, desk: Desk, step: Step, order: Order | None) -> None:
-        """Without waiting: what takes time goes on by itself."""
+        """Without waiting: what takes time goes on by itself, and knows its slot's etag, by which it tells what it was
+        begun for from what came after."""
         desk.state = step.state
         for effect in step.effects:
             match effect:
                 case Assign():
                     desk.model.assign(effect.route)
                 case Empty():
-                    self.works.empty(desk.model, effect.slot, lambda slot: self._emptied(desk, slot))
+                    self.works.empty(desk.model, effect.slot, partial(self._emptied, desk, _etag(desk, effect.slot)))
                 case Fill():
                     if order is None:
                         raise AssertionError("a slot is filled by an order")
-                    self.works.fill(desk.model, effect.slot, order, lambda slot: self._filled(desk, slot))
+                    done = partial(self._filled, desk, _etag(desk, effect.slot))
+                    self.works.fill(desk.model, effect.slot, order, done)
         self._time_bake(desk)
 
-    async def _filled(self, desk: Desk, slot: Slot) -> None:
+    async def _filled(self, desk: Desk, etag: int, slot: Slot) -> None:
         ready = slot.state is SlotState.READY
-        await self._tell(desk, Loaded(slot.name) if ready else Lost(slot.name, slot.message), SlotState.LOADING)
+        await self._tell(desk, Loaded(slot.name) if ready else Lost(slot.name, slot.message), SlotState.LOADING, etag)
 
-    async def _emptied(self, desk: Desk, slot: Slot) -> None:
-        await self._tell(desk, Unloaded(slot.name), SlotState.DRAINING)
+    async def _emptied(self, desk: Desk, etag: int, slot: Slot) -> None:
+        await self._tell(desk, Unloaded(slot.name), SlotState.DRAINING, etag)
 
-    async def _tell(self, desk: Desk, fact: Loaded | Lost | Unloaded, expected: SlotState) -> None:
+    async def _tell(self, desk: Desk, fact: Loaded | Lost | Unloaded, expected: SlotState, etag: int) -> None:
         def still() -> bool:
             record = desk.state.slots.get(fact.slot)
-            return record is not None and record.state is expected
+            return record is not None and record.state is expected and record.etag == etag
 
         await self._to_the_end(self._settle(desk, fact, still))
 
@@ -341,6 +344,10 @@ class Controller:
         trouble = "the journal cannot be written, and may not say what is in force" if owes else ""
         view = view_of(desk.model, desk.state, self.now_ns(), trouble)
         return replace(view, message="; ".join(filter(None, (view.message, desk.note))))
+
+
+def _etag(desk: Desk, slot: str) -> int:
+    return desk.state.slots[slot].etag
 
 
 def _overtaken(name: str) -> ControlError:
