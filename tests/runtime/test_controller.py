@@ -14,6 +14,7 @@ from turnout.backends.synthetic import SyntheticModel
 from turnout.core.commands import SetWeights, Swap
 from turnout.core.errors import ControlError, Refusal, ServingError
 from turnout.core.gates import Golden, Verdict
+from turnout.core.routing import Pin
 from turnout.core.slots import SlotState
 from turnout.runtime.account import Outcome
 from turnout.runtime.admin import AdminLimits
@@ -561,6 +562,29 @@ async def test_a_bake_goes_on_after_a_restart(loop: VirtualLoop) -> None:
     assert later.controller.desk("m").state.held == "blue"
     await asyncio.sleep(301)
     assert later.state("blue") == "EMPTY"
+
+
+@virtual
+async def test_pins_keep_a_slot_ready_and_say_so_or_the_model_is_degraded(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.controller.change("m", SetWeights(pins=(Pin("x-team", "qa", "blue"),)), ALICE)
+    await control.swap("green")
+    await asyncio.sleep(BAKE_NS / S + 1)
+    view = control.controller.view("m")
+    assert (control.state("blue"), view.health) == ("READY m/1", Health.HEALTHY)
+    assert "pins lead to it" in view.slots[0].message
+    pinned = control.infer(slot="blue")
+    await asyncio.sleep(1)
+    assert pinned.response.slot == "blue"
+    control.shelf.load_s = 10
+    replace = asyncio.ensure_future(control.load("blue", 3, replace=True, accept_outage=True))
+    await asyncio.sleep(5)
+    view = control.controller.view("m")
+    assert view.health is Health.DEGRADED
+    assert "pins lead to slot 'blue', which is LOADING" in view.message
+    await replace
+    assert control.controller.view("m").health is Health.HEALTHY
 
 
 @virtual

@@ -59,6 +59,14 @@ class Traffic:
     def weight_bp(self, slot: str) -> int:
         return self.route.weights.get(slot, 0) if self.route else 0
 
+    def pinned(self, slot: str) -> bool:
+        """Whether pins of the route lead to a slot."""
+        return self.route is not None and any(pin.slot == slot for pin in self.route.pins)
+
+    def routed(self, slot: str) -> bool:
+        """Whether requests are sent to a slot, by weight or by pins: then nothing takes away what it holds unasked."""
+        return self.weight_bp(slot) > 0 or self.pinned(slot)
+
     def ready(self, slot: str) -> Target | None:
         """The slot as a target, if it is READY."""
         record = self.slots.get(slot)
