@@ -10,6 +10,7 @@ import pytest
 
 from support.control import ALICE, BAKE_NS, Control, FlakyJournal, S, Shelf, again, other_signature
 from support.virtual import VirtualLoop, virtual
+from support.world import SyntheticSource
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.commands import SetWeights, Swap
 from turnout.core.errors import ControlError, Refusal, ServingError
@@ -90,6 +91,25 @@ async def test_a_rollback_goes_before_a_change_that_is_being_written(loop: Virtu
     assert control.in_force == {"blue": 10_000}
     causes = [line.cause for line in control.journal.lines("m", 3)]
     assert causes == ["rollback", "cancelled", "weights"], "the journal says what was taken back"
+
+
+@virtual
+async def test_a_rollback_that_changes_nothing_goes_before_a_swap_that_is_being_written(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.swap("green")
+    await control.roll_back()
+    control.pause_s = 2
+    pending = asyncio.ensure_future(control.swap("green"))
+    await asyncio.sleep(1)
+    await control.roll_back()
+    assert (await refused(pending)).refusal is Refusal.OPERATION_IN_PROGRESS
+    await asyncio.sleep(10)
+    assert control.in_force == control.journaled == {"blue": 10_000}
+    assert control.journal.lines("m", 1)[0].cause == "cancelled"
+    generation = control.controller.desk("m").state.route.generation  # type: ignore[union-attr]
+    await control.roll_back()
+    assert control.controller.desk("m").state.route.generation == generation  # type: ignore[union-attr]
 
 
 @virtual
@@ -210,6 +230,18 @@ async def test_an_etag_can_be_required_but_not_of_a_rollback(loop: VirtualLoop) 
     await control.swap("green", ask=Ask("a", etag="1"))
     await control.roll_back()
     assert control.in_force == {"blue": 10_000}
+
+
+@virtual
+async def test_a_rollback_may_reload_where_etags_are_required(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, limits=AdminLimits(require_etag=True))
+    await control.load("green", 2, ask=Ask("a", etag="0"))
+    await control.swap("green", bake_ns=0, ask=Ask("a", etag="1"))
+    await asyncio.sleep(1)
+    error = await refused(control.roll_back(ask=Ask("a", etag="1"), allow_reload=True))
+    assert error.refusal is Refusal.ETAG_MISMATCH
+    await control.roll_back(ask=Ask("a", etag="2"), allow_reload=True)
+    assert (control.in_force, control.state("blue")) == ({"blue": 10_000}, "READY m/1")
 
 
 @virtual
@@ -473,6 +505,17 @@ async def test_a_model_that_came_later_is_loaded_and_gets_traffic(loop: VirtualL
     outcome = control.infer()
     await asyncio.sleep(1)
     assert outcome.response.slot == "blue"
+
+
+@virtual
+async def test_a_model_that_had_a_problem_at_start_has_none_once_it_is_loaded(loop: VirtualLoop) -> None:
+    control = Control(loop)
+    await control.admin.start([SyntheticSource("m", (), problem="it has no version folder")])
+    assert "no version folder" in control.controller.view("m").message
+    await control.load("blue", 1)
+    await control.swap("blue")
+    view = control.controller.view("m")
+    assert (view.health, view.message) == (Health.HEALTHY, "")
 
 
 # Restarts

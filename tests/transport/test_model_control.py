@@ -9,6 +9,7 @@ import pytest
 
 from support.control import BAKE_NS, Control
 from support.virtual import VirtualLoop, virtual
+from turnout.runtime.admin import AdminLimits
 from turnout.transport.model_control import ModelControl
 from turnout_wire.gen import grpc_service_pb2 as pb
 
@@ -43,6 +44,17 @@ async def test_an_unload_whose_client_leaves_while_it_is_written_is_carried_out(
     await asyncio.sleep(10)
     assert control.in_force == control.journaled == {}
     assert control.state("blue") == "EMPTY"
+
+
+@virtual
+async def test_etags_may_be_required_of_everybody_else(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, limits=AdminLimits(require_etag=True, bake_ns=BAKE_NS))
+    request = pb.RepositoryModelLoadRequest(model_name="m").SerializeToString()
+    await control_of(control).load(request, Peer())  # type: ignore[arg-type]
+    assert control.in_force == {"green": 10_000}
+    request = pb.RepositoryModelUnloadRequest(model_name="m").SerializeToString()
+    await control_of(control).unload(request, Peer())  # type: ignore[arg-type]
+    assert control.in_force == {}
 
 
 @virtual

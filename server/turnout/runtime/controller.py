@@ -169,14 +169,14 @@ class Controller:
         return step
 
     async def roll_back(self, name: str, command: Rollback, ask: Ask) -> Step:
-        """In force when this first waits.
+        """In force when this first waits. One that finds nothing to change still goes before what is being written.
 
         Raises:
             ControlError: there is nothing to go back to, or a given etag is stale.
         """
         desk = self.desk(name)
         step = self._checked(desk, command, ask)
-        if ask.validate_only or not (step.changes or desk.rollbacks):
+        if ask.validate_only or not (step.changes or desk.rollbacks or desk.lock.locked()):
             return step
         lines = lines_of(name, step.changes, ask, self.now_ns())
         desk.rollbacks += 1
@@ -220,7 +220,7 @@ class Controller:
                 generation=generation,
                 model=name,
             )
-        if not given and self._require_etag and not isinstance(command, Rollback):
+        if not given and self._require_etag and not ask.on_behalf and not isinstance(command, Rollback):
             raise ControlError(Refusal.ETAG_REQUIRED, "there is no etag, and --require-etag is set", "mutation.etag")
         return step(desk.state, command, self.now_ns())
 
@@ -284,6 +284,8 @@ class Controller:
                         self.ledger.owe(name, lines_of(name, undone(done.changes), SERVER, self.now_ns()))
                 if desk.rollbacks:
                     continue
+                if isinstance(fact, Loaded):
+                    desk.model.problem = ""  # whatever the repository was like at start: it can be used now
                 self._carry_out(desk, done, None)
                 self._publish(desk, lines)
                 return

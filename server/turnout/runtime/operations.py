@@ -100,7 +100,7 @@ class Operations:
         name = previous.slot if record is None or record.state is not SlotState.READY else ""
         name = name or free_slot(state, previous.revision.version)
         wanted = Wanted(previous.revision.version, previous.revision.variant, previous.revision.digest)
-        again = replace(ask, etag="")
+        again = replace(ask, etag="", on_behalf=True)
         await self.load(model, Load(name, previous.revision), wanted, again, wait=True, allow_signature_change=True)
         if not ask.validate_only:
             await self.controller.roll_back(model, Rollback(name), again)

@@ -1,7 +1,8 @@
 """RepositoryModelLoad and RepositoryModelUnload, as Triton's clients know them, on top of slots.
 
 Load takes the newest version that the model's version policy allows into a free slot and swaps to it; unload takes the
-whole model away. On the port of everybody's requests they change what everybody gets, so they are off by default.
+whole model away. Triton's protocol has no etags, so none is required. On the port of everybody's requests they change
+what everybody gets, so they are off by default.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class ModelControl:
                 Reason.UNSUPPORTED, f"load parameters {given}: models are loaded as the repository has them, leave it"
             )
         try:
-            ask = Ask(actor_of(context), "RepositoryModelLoad")
+            ask = Ask(actor_of(context), "RepositoryModelLoad", on_behalf=True)
             await self._to_the_end(ask, self._operations.load_newest(name, self._bake_ns, ask))
         except ControlError as error:
             raise _as_serving(error) from error
@@ -66,7 +67,7 @@ class ModelControl:
         if unknown := [key for key in request.parameters if key != "unload_dependents"]:
             raise ServingError(Reason.INVALID_REQUEST, f"unload has no parameter '{unknown[0][:64]}'")
         try:
-            ask = Ask(actor_of(context), "RepositoryModelUnload")
+            ask = Ask(actor_of(context), "RepositoryModelUnload", on_behalf=True)
             await self._to_the_end(ask, self._operations.withdraw(name, ask))
         except ControlError as error:
             if error.refusal is not Refusal.MODEL_NOT_FOUND:
