@@ -478,6 +478,69 @@ async def test_memory_is_bounded_before_and_after_a_load(loop: VirtualLoop) -> N
 
 
 @virtual
+async def test_two_loads_at_a_time_do_not_both_get_the_memory_that_is_left(loop: VirtualLoop) -> None:
+    shelf = Shelf(memory={1: 30, 2: 60, 3: 60}, load_s=1)
+    control = await Control.open(loop, shelf=shelf, limits=AdminLimits(memory_bytes_max=100))
+    shelf.loading_max = 0
+    ended = await asyncio.gather(control.load("green", 2), control.load("red", 3), return_exceptions=True)
+    assert [error.refusal for error in ended if isinstance(error, ControlError)] == [Refusal.SLOT_MEMORY]
+    assert sum(slot.memory_bytes for slot in control.controller.view("m").slots) == 90
+    assert (control.state("green"), control.state("red")) == ("READY m/2", "FAILED m/3")
+    assert shelf.loading_max == 1, "what a model takes is known when it is loaded"
+    shelf.size_bytes = 20
+    error = await refused(control.load("pink", 3))
+    assert "m/3 in slot 'red'" not in error.message, "what failed takes nothing"
+
+
+@virtual
+async def test_files_that_fit_one_by_one_are_held_to_what_is_left_when_they_are_loaded(loop: VirtualLoop) -> None:
+    shelf = Shelf(size_bytes=60, load_s=1)
+    control = await Control.open(loop, shelf=shelf, limits=AdminLimits(memory_bytes_max=100))
+    control.pause_s = 0.1
+    ended = await asyncio.gather(control.load("green", 2), control.load("red", 3), return_exceptions=True)
+    (error,) = [error for error in ended if isinstance(error, ControlError)]
+    assert error.refusal is Refusal.SLOT_MEMORY
+    assert "its files take 60 bytes, 40 are left" in error.message
+
+
+@virtual
+async def test_loads_that_are_called_off_count_until_their_threads_have_ended(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.load_s = 60
+    for _ in range(6):
+        await control.load("green", 2, wait=False)
+        await asyncio.sleep(1)
+        await control.unload("green")
+    assert control.shelf.loading_max == control.shelf.loading == 2
+    await control.load("green", 3)
+    assert control.shelf.loading_max == 2
+    assert control.state("green") == "READY m/3"
+
+
+@virtual
+async def test_a_load_that_is_repeated_is_held_to_the_signature_that_clients_know(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.models[2] = SyntheticModel(other_signature())
+    for more in ({"replace": True, "accept_outage": True}, {}, {}):
+        assert (await refused(control.load("blue", 2, **more))).refusal is Refusal.SIGNATURE_MISMATCH
+    await control.load("blue", 2, allow_signature_change=True)
+    control.shelf.models[3] = SyntheticModel(other_signature())
+    await control.load("green", 3)
+    assert control.state("green") == "READY m/3", "what was allowed is what clients know by now"
+
+
+@virtual
+async def test_where_nobody_knows_what_clients_know_the_signature_is_inconclusive(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.failing[1] = "it crashes now"
+    later = await control.restarted()
+    await later.load("green", 2)
+    gates = {result.gate.value: result for result in later.controller.view("m").slots[1].gates}
+    assert gates["signature"].verdict is Verdict.INCONCLUSIVE
+    assert "has not served since the server started" in gates["signature"].message
+
+
+@virtual
 async def test_a_digest_can_be_asked_for(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
     assert (await refused(control.load("green", 2, digest="other"))).refusal is Refusal.DIGEST_MISMATCH
@@ -593,6 +656,42 @@ async def test_a_restart_finishes_what_was_under_way(loop: VirtualLoop) -> None:
     control.shelf.load_s = 0
     later = await control.restarted()
     assert (later.state("green"), later.state("red")) == ("EMPTY", "READY m/3")
+
+
+@virtual
+async def test_a_restart_is_no_way_around_a_gate(loop: VirtualLoop) -> None:
+    shelf = Shelf(memory={1: 30, 3: 90}, models={2: SyntheticModel(other_signature())})
+    limits = AdminLimits(memory_bytes_max=100)
+    control = await Control.open(loop, shelf=shelf, limits=limits)
+    assert (await refused(control.load("green", 2))).refusal is Refusal.SIGNATURE_MISMATCH
+    assert (await refused(control.load("red", 3))).refusal is Refusal.SLOT_MEMORY
+    later = await control.restarted(limits=limits)
+    assert (later.state("green"), later.state("red")) == ("FAILED m/2", "FAILED m/3")
+    slots = later.admin.fleet.model("m").slots
+    assert (slots["green"].state, slots["red"].state) == (SlotState.FAILED, SlotState.FAILED)
+    assert "shape [-1, 5]" in later.controller.view("m").slots[1].message
+    assert "slot 'green' of model 'm' stays FAILED until it is loaded again" in later.seen.notices[0]
+    await later.load("green", 2, allow_signature_change=True)
+    assert later.state("green") == "READY m/2"
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_load_that_a_restart_begins_again_is_held_to_its_gates(allow: bool) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        shelf = Shelf(memory={1: 30, 3: 90}, models={2: SyntheticModel(other_signature())})
+        limits = AdminLimits(memory_bytes_max=100)
+        control = await Control.open(loop, shelf=shelf, limits=limits)
+        control.shelf.load_s = 10**4
+        await control.load("green", 2, wait=False, allow_signature_change=allow)
+        await control.load("red", 3, wait=False)
+        control.shelf.load_s = 0
+        later = await control.restarted(limits=limits)
+        assert later.state("green") == ("READY m/2" if allow else "FAILED m/2")
+        assert later.state("red") == "FAILED m/3"
+        assert "it takes 90 bytes" in later.controller.view("m").slots[2].message
+
+    run()
 
 
 @virtual

@@ -36,7 +36,8 @@ def load(state: Traffic, command: Load, now_ns: int) -> Outcome:
     elif record is None:
         state = _with_room(state, name)
     ended = replace(state, bake_until_ns=0) if state.held == name else state
-    after = ended.with_slot(name, SlotState.LOADING, revision, now_ns)
+    allowed = command.allow_signature_change
+    after = ended.with_slot(name, SlotState.LOADING, revision, now_ns, allow_signature_change=allowed)
     after = retargeted(after, name, Target(name, revision))
     return after, [*effects, Fill(name, revision)]
 
