@@ -29,7 +29,7 @@ class Options:
     """What may be done beyond the harmless."""
 
     prune: bool = False  # unload slots that are not named
-    accept_outage: bool = False  # replace a revision under its traffic
+    accept_outage: bool = False  # replace a revision under its traffic, or the requests of pins
     end_bake: bool = False  # give up a rollback
     allow_signature_change: bool = False
 
@@ -136,19 +136,21 @@ def _load(current: pb.Model, slot: pb.SlotStatus | None, name: str, want: Revisi
     if slot.state == pb.SLOT_STATE_FAILED:
         return _Filling(Load(name, want, False, slot.etag), difference)
     weight = weights_of(current).get(name, 0)
-    if problem := _against_replacing(slot, weight, text, options):
+    pinned = any(pin.slot == name for pin in pins_of(current))
+    if problem := _against_replacing(slot, weight, pinned, text, options):
         return _Filling(None, difference, problem)
-    return _Filling(Load(name, want, True, slot.etag, accept_outage=weight > 0), difference)
+    return _Filling(Load(name, want, True, slot.etag, accept_outage=weight > 0 or pinned), difference)
 
 
-def _against_replacing(slot: pb.SlotStatus, weight: int, text: str, options: Options) -> str:
+def _against_replacing(slot: pb.SlotStatus, weight: int, pinned: bool, text: str, options: Options) -> str:
     name = slot.name
     if slot.state != pb.SLOT_STATE_READY:
         doing = "it is being emptied" if slot.state == pb.SLOT_STATE_DRAINING else "another load is under way"
         return f"slot {name} is {state_name(slot)} {held(slot)}: {doing}; apply again when it has ended"
-    if weight and not options.accept_outage:
+    if (weight or pinned) and not options.accept_outage:
+        has = f"has {percent(weight)} of the traffic" if weight else "has the requests of pins"
         return (
-            f"slot {name} has {percent(weight)} of the traffic and holds {held(slot)}: nobody would answer while "
+            f"slot {name} {has} and holds {held(slot)}: nobody would answer while "
             f"{text} loads; name another slot for {text}, or give --accept-outage"
         )
     if slot.held and not options.end_bake:

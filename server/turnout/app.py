@@ -265,7 +265,9 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
         config.response_identity,
         config.stream_inflight_max,
     )
-    control = ModelControl(admin.operations, admin.limits.bake_ns) if config.model_control == "explicit" else None
+    control = None
+    if config.model_control == "explicit":
+        control = ModelControl(admin.operations, admin.requests, admin.limits.bake_ns)
     catalogue = Catalogue(
         fleet, config.server_name, __version__, lambda: health.ready, time.monotonic_ns, control_handlers(control)
     )

@@ -254,6 +254,43 @@ def test_a_slot_that_pins_lead_to_stays() -> None:
     assert run(pinned, SetWeights(pins=()), Unload("green")).effects
 
 
+def pinned(state: Traffic, slot: str) -> Traffic:
+    return run(state, SetWeights(pins=(Pin("x-team", "qa", slot),))).state
+
+
+def test_a_slot_that_pins_lead_to_is_replaced_only_where_the_outage_is_accepted() -> None:
+    state = pinned(TWO, "green")
+    error = refused(state, Load("green", revision(3), replace=True))
+    assert error.refusal is Refusal.SLOT_ROUTED
+    assert "has the requests of pins, which nobody would answer" in error.message
+    assert run(state, Load("green", revision(3), replace=True, accept_outage=True)).effects[-2:] == (
+        Empty("green"),
+        Fill("green", revision(3)),
+    )
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        run(pinned(TWO, "blue"), Swap("green", 0)).state,
+        run(pinned(SWAPPED, "blue"), EndBake(), now_ns=10**15).state,
+        run(pinned(SWAPPED, "blue"), *load("red", 3), Swap("red", BAKE)).state,
+    ],
+    ids=["swap without bake", "bake that ends", "bake that is superseded"],
+)
+def test_the_server_itself_unloads_no_slot_that_pins_lead_to(state: Traffic) -> None:
+    assert state.slots["blue"].state is SlotState.READY
+    assert state.held != "blue"
+    assert state.route is not None
+    assert "blue" in {target.slot for target in state.route.targets}
+    assert run(state, SetWeights(pins=()), Unload("blue")).effects[-1] == Empty("blue")
+
+
+def test_what_takes_over_goes_into_no_slot_that_pins_lead_to() -> None:
+    failed = run(TWO, Lost("green", "gone")).state
+    assert (free_slot(failed, 3), free_slot(pinned(failed, "green"), 3)) == ("green", "v3")
+
+
 def test_a_replace_in_place_keeps_the_traffic_for_the_new_revision() -> None:
     accepted = run(TWO, Load("blue", revision(3), replace=True, accept_outage=True))
     assert accepted.effects[1:] == (Empty("blue"), Fill("blue", revision(3)))
@@ -371,7 +408,8 @@ class Machine(RuleBasedStateMachine):
             assert after.effects[0] == Assign(after.state.route)  # type: ignore[arg-type]
         for effect in after.effects:
             if isinstance(effect, Empty):
-                assert not (self.weight(effect.slot) and not isinstance(command, Load)), "traffic is never unloaded"
+                routed = self.state.routed(effect.slot)
+                assert not routed or (isinstance(command, Load) and command.accept_outage), "traffic is never unloaded"
                 assert before.held != effect.slot or not isinstance(command, Unload | Load) or command.end_bake
                 self.filling.discard(effect.slot)
                 if self.state.slots[effect.slot].state is SlotState.DRAINING:
@@ -434,6 +472,10 @@ class Machine(RuleBasedStateMachine):
     def weigh(self, slots: list[str], cut: int) -> None:
         shares = {1: [10_000], 2: [cut, 10_000 - cut], 3: [cut // 2, cut - cut // 2, 10_000 - cut]}[len(slots)]
         self.do(SetWeights(dict(zip(slots, shares, strict=True))))
+
+    @rule(slots=st.lists(SLOTS, max_size=2, unique=True))
+    def pin(self, slots: list[str]) -> None:
+        self.do(SetWeights(pins=tuple(Pin("x-team", slot, slot) for slot in slots)))
 
     @rule()
     def end_bake(self) -> None:

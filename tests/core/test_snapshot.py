@@ -17,6 +17,7 @@ COMMANDS = [
     Swap("blue", 0),
     Load("green", Revision("m", 2, "int8", "b")),
     Loaded("green"),
+    Load("red", Revision("m", 3, "", "c"), allow_signature_change=True),
     Swap("green", 10**12),
     SetWeights({"green": 9_000, "blue": 1_000}, StickyKey("x-user", "", "salt"), (Pin("a", "b\u00fc", "blue"),)),
     Lost("blue", 'it\'s "gone"'),
@@ -30,6 +31,12 @@ def test_every_state_survives_as_text(steps: int) -> None:
         state = step(state, command, 10**18).state
     assert load(dump(state)) == state
     assert dump(load(dump(state))) == dump(state)
+
+
+def test_what_was_written_before_a_load_could_be_allowed_another_signature_is_read() -> None:
+    state = step(Traffic("m"), COMMANDS[0], 10**18).state
+    assert "allow_signature_change" not in dump(state)
+    assert not load(dump(state)).slots["blue"].allow_signature_change
 
 
 @pytest.mark.parametrize(

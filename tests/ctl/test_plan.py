@@ -63,6 +63,17 @@ def test_steps(
     assert bool(found.differences) == bool(steps)
 
 
+def test_a_slot_that_pins_lead_to_is_not_replaced_unless_the_outage_is_accepted() -> None:
+    now = model(BLUE, blue=(READY, 1), green=(READY, 2))
+    now.route.pins.add(metadata_key="x-team", value="qa", slot="green")
+    desired = DesiredModel("digits", {"green": V3}, None, None, None)
+    found = plan(now, desired)
+    assert not found.steps
+    assert "slot green has the requests of pins" in found.problems[0]
+    load = Load("green", V3, True, "green-etag", accept_outage=True)
+    assert plan(now, desired, Options(accept_outage=True)).steps == (load,)
+
+
 @pytest.mark.parametrize(
     ("now", "slots", "weights", "said"),
     [

@@ -10,10 +10,12 @@ import pytest
 
 from support.control import ALICE, BAKE_NS, Control, FlakyJournal, S, Shelf, again, other_signature
 from support.virtual import VirtualLoop, virtual
+from support.world import SyntheticSource
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.commands import SetWeights, Swap
 from turnout.core.errors import ControlError, Refusal, ServingError
 from turnout.core.gates import Golden, Verdict
+from turnout.core.routing import Pin
 from turnout.core.slots import SlotState
 from turnout.runtime.account import Outcome
 from turnout.runtime.admin import AdminLimits
@@ -89,6 +91,25 @@ async def test_a_rollback_goes_before_a_change_that_is_being_written(loop: Virtu
     assert control.in_force == {"blue": 10_000}
     causes = [line.cause for line in control.journal.lines("m", 3)]
     assert causes == ["rollback", "cancelled", "weights"], "the journal says what was taken back"
+
+
+@virtual
+async def test_a_rollback_that_changes_nothing_goes_before_a_swap_that_is_being_written(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.swap("green")
+    await control.roll_back()
+    control.pause_s = 2
+    pending = asyncio.ensure_future(control.swap("green"))
+    await asyncio.sleep(1)
+    await control.roll_back()
+    assert (await refused(pending)).refusal is Refusal.OPERATION_IN_PROGRESS
+    await asyncio.sleep(10)
+    assert control.in_force == control.journaled == {"blue": 10_000}
+    assert control.journal.lines("m", 1)[0].cause == "cancelled"
+    generation = control.controller.desk("m").state.route.generation  # type: ignore[union-attr]
+    await control.roll_back()
+    assert control.controller.desk("m").state.route.generation == generation  # type: ignore[union-attr]
 
 
 @virtual
@@ -212,6 +233,18 @@ async def test_an_etag_can_be_required_but_not_of_a_rollback(loop: VirtualLoop) 
 
 
 @virtual
+async def test_a_rollback_may_reload_where_etags_are_required(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, limits=AdminLimits(require_etag=True))
+    await control.load("green", 2, ask=Ask("a", etag="0"))
+    await control.swap("green", bake_ns=0, ask=Ask("a", etag="1"))
+    await asyncio.sleep(1)
+    error = await refused(control.roll_back(ask=Ask("a", etag="1"), allow_reload=True))
+    assert error.refusal is Refusal.ETAG_MISMATCH
+    await control.roll_back(ask=Ask("a", etag="2"), allow_reload=True)
+    assert (control.in_force, control.state("blue")) == ({"blue": 10_000}, "READY m/1")
+
+
+@virtual
 async def test_validate_only_checks_and_changes_nothing(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
     await control.load("green", 2)
@@ -272,6 +305,58 @@ async def test_a_caller_that_leaves_does_not_stop_its_change(loop: VirtualLoop) 
     assert control.in_force == control.journaled == {"green": 10_000}
 
 
+@pytest.mark.parametrize("after_s", [0, 0.5, 1.5])
+def test_a_change_whose_task_is_cancelled_leaves_memory_and_journal_as_one(after_s: float) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        control = await Control.open(loop)
+        await control.load("green", 2)
+        control.pause_s = 1
+        task = asyncio.ensure_future(control.swap("green"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(after_s)
+        task.cancel()
+        await asyncio.sleep(10)
+        assert control.in_force == control.journaled == {"green": 10_000}
+        task = asyncio.ensure_future(control.rollback_now())
+        await asyncio.sleep(after_s)
+        task.cancel()
+        await asyncio.sleep(10)
+        assert control.in_force == control.journaled
+        assert control.controller.desk("m").rollbacks == 0
+
+    run()
+
+
+@virtual
+async def test_a_stop_that_is_not_waited_for_leaves_a_write_to_its_end(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    control.pause_s = 2
+    swap = asyncio.ensure_future(control.swap("green"))
+    await asyncio.sleep(1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(control.admin.stop(), 0.5)
+    await swap
+    assert control.in_force == control.journaled == {"green": 10_000}
+
+
+@virtual
+async def test_a_write_that_is_broken_off_is_doubtful_until_the_next(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    control.pause_s, ledger = 1, control.controller.ledger
+    state = control.controller.desk("m").state
+    task = asyncio.ensure_future(ledger.write(state, []))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.sleep(10)
+    assert ledger.owes("m")
+    await control.swap("green")
+    assert not ledger.owes("m")
+    assert control.in_force == control.journaled == {"green": 10_000}
+
+
 @virtual
 async def test_a_load_that_is_called_off_leaves_nothing(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
@@ -286,6 +371,30 @@ async def test_a_load_that_is_called_off_leaves_nothing(loop: VirtualLoop) -> No
     await control.load("green", 3)
     await asyncio.sleep(100)
     assert control.state("green") == "READY m/3"
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["loads", "fails"])
+@pytest.mark.parametrize("asked_s", [1.2, 1.22, 1.24, 1.26, 1.28, 1.3, 1.32, 1.4])
+def test_what_is_told_of_one_load_is_not_taken_for_the_next(broken: bool, asked_s: float) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        control = await Control.open(loop)
+        control.shelf.load_s, control.pause_s = 1, 0.1
+        if broken:
+            control.shelf.failing[3] = "it is broken"
+        await control.load("green", 2, wait=False)
+        await asyncio.sleep(asked_s)
+        load = asyncio.ensure_future(control.load("green", 3))  # the look-up of its files takes a while
+        await asyncio.sleep(0.05)
+        unload = asyncio.ensure_future(control.unload("green", wait=False))
+        await asyncio.gather(unload, load, return_exceptions=True)
+        await asyncio.sleep(20)
+        slot = control.admin.fleet.model("m").slots.get("green")
+        is_now = f"{slot.state.value} {slot.revision}" if slot is not None else "EMPTY"
+        assert control.state("green") == is_now
+        assert control.journal.states()["m"].slots["green"].state.value == is_now.split(maxsplit=1)[0]
+
+    run()
 
 
 @virtual
@@ -369,6 +478,69 @@ async def test_memory_is_bounded_before_and_after_a_load(loop: VirtualLoop) -> N
 
 
 @virtual
+async def test_two_loads_at_a_time_do_not_both_get_the_memory_that_is_left(loop: VirtualLoop) -> None:
+    shelf = Shelf(memory={1: 30, 2: 60, 3: 60}, load_s=1)
+    control = await Control.open(loop, shelf=shelf, limits=AdminLimits(memory_bytes_max=100))
+    shelf.loading_max = 0
+    ended = await asyncio.gather(control.load("green", 2), control.load("red", 3), return_exceptions=True)
+    assert [error.refusal for error in ended if isinstance(error, ControlError)] == [Refusal.SLOT_MEMORY]
+    assert sum(slot.memory_bytes for slot in control.controller.view("m").slots) == 90
+    assert (control.state("green"), control.state("red")) == ("READY m/2", "FAILED m/3")
+    assert shelf.loading_max == 1, "what a model takes is known when it is loaded"
+    shelf.size_bytes = 20
+    error = await refused(control.load("pink", 3))
+    assert "m/3 in slot 'red'" not in error.message, "what failed takes nothing"
+
+
+@virtual
+async def test_files_that_fit_one_by_one_are_held_to_what_is_left_when_they_are_loaded(loop: VirtualLoop) -> None:
+    shelf = Shelf(size_bytes=60, load_s=1)
+    control = await Control.open(loop, shelf=shelf, limits=AdminLimits(memory_bytes_max=100))
+    control.pause_s = 0.1
+    ended = await asyncio.gather(control.load("green", 2), control.load("red", 3), return_exceptions=True)
+    (error,) = [error for error in ended if isinstance(error, ControlError)]
+    assert error.refusal is Refusal.SLOT_MEMORY
+    assert "its files take 60 bytes, 40 are left" in error.message
+
+
+@virtual
+async def test_loads_that_are_called_off_count_until_their_threads_have_ended(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.load_s = 60
+    for _ in range(6):
+        await control.load("green", 2, wait=False)
+        await asyncio.sleep(1)
+        await control.unload("green")
+    assert control.shelf.loading_max == control.shelf.loading == 2
+    await control.load("green", 3)
+    assert control.shelf.loading_max == 2
+    assert control.state("green") == "READY m/3"
+
+
+@virtual
+async def test_a_load_that_is_repeated_is_held_to_the_signature_that_clients_know(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.models[2] = SyntheticModel(other_signature())
+    for more in ({"replace": True, "accept_outage": True}, {}, {}):
+        assert (await refused(control.load("blue", 2, **more))).refusal is Refusal.SIGNATURE_MISMATCH
+    await control.load("blue", 2, allow_signature_change=True)
+    control.shelf.models[3] = SyntheticModel(other_signature())
+    await control.load("green", 3)
+    assert control.state("green") == "READY m/3", "what was allowed is what clients know by now"
+
+
+@virtual
+async def test_where_nobody_knows_what_clients_know_the_signature_is_inconclusive(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    control.shelf.failing[1] = "it crashes now"
+    later = await control.restarted()
+    await later.load("green", 2)
+    gates = {result.gate.value: result for result in later.controller.view("m").slots[1].gates}
+    assert gates["signature"].verdict is Verdict.INCONCLUSIVE
+    assert "has not served since the server started" in gates["signature"].message
+
+
+@virtual
 async def test_a_digest_can_be_asked_for(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
     assert (await refused(control.load("green", 2, digest="other"))).refusal is Refusal.DIGEST_MISMATCH
@@ -396,6 +568,17 @@ async def test_a_model_that_came_later_is_loaded_and_gets_traffic(loop: VirtualL
     outcome = control.infer()
     await asyncio.sleep(1)
     assert outcome.response.slot == "blue"
+
+
+@virtual
+async def test_a_model_that_had_a_problem_at_start_has_none_once_it_is_loaded(loop: VirtualLoop) -> None:
+    control = Control(loop)
+    await control.admin.start([SyntheticSource("m", (), problem="it has no version folder")])
+    assert "no version folder" in control.controller.view("m").message
+    await control.load("blue", 1)
+    await control.swap("blue")
+    view = control.controller.view("m")
+    assert (view.health, view.message) == (Health.HEALTHY, "")
 
 
 # Restarts
@@ -476,6 +659,42 @@ async def test_a_restart_finishes_what_was_under_way(loop: VirtualLoop) -> None:
 
 
 @virtual
+async def test_a_restart_is_no_way_around_a_gate(loop: VirtualLoop) -> None:
+    shelf = Shelf(memory={1: 30, 3: 90}, models={2: SyntheticModel(other_signature())})
+    limits = AdminLimits(memory_bytes_max=100)
+    control = await Control.open(loop, shelf=shelf, limits=limits)
+    assert (await refused(control.load("green", 2))).refusal is Refusal.SIGNATURE_MISMATCH
+    assert (await refused(control.load("red", 3))).refusal is Refusal.SLOT_MEMORY
+    later = await control.restarted(limits=limits)
+    assert (later.state("green"), later.state("red")) == ("FAILED m/2", "FAILED m/3")
+    slots = later.admin.fleet.model("m").slots
+    assert (slots["green"].state, slots["red"].state) == (SlotState.FAILED, SlotState.FAILED)
+    assert "shape [-1, 5]" in later.controller.view("m").slots[1].message
+    assert "slot 'green' of model 'm' stays FAILED until it is loaded again" in later.seen.notices[0]
+    await later.load("green", 2, allow_signature_change=True)
+    assert later.state("green") == "READY m/2"
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_load_that_a_restart_begins_again_is_held_to_its_gates(allow: bool) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        shelf = Shelf(memory={1: 30, 3: 90}, models={2: SyntheticModel(other_signature())})
+        limits = AdminLimits(memory_bytes_max=100)
+        control = await Control.open(loop, shelf=shelf, limits=limits)
+        control.shelf.load_s = 10**4
+        await control.load("green", 2, wait=False, allow_signature_change=allow)
+        await control.load("red", 3, wait=False)
+        control.shelf.load_s = 0
+        later = await control.restarted(limits=limits)
+        assert later.state("green") == ("READY m/2" if allow else "FAILED m/2")
+        assert later.state("red") == "FAILED m/3"
+        assert "it takes 90 bytes" in later.controller.view("m").slots[2].message
+
+    run()
+
+
+@virtual
 async def test_a_bake_goes_on_after_a_restart(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
     await control.load("green", 2)
@@ -485,6 +704,29 @@ async def test_a_bake_goes_on_after_a_restart(loop: VirtualLoop) -> None:
     assert later.controller.desk("m").state.held == "blue"
     await asyncio.sleep(301)
     assert later.state("blue") == "EMPTY"
+
+
+@virtual
+async def test_pins_keep_a_slot_ready_and_say_so_or_the_model_is_degraded(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.controller.change("m", SetWeights(pins=(Pin("x-team", "qa", "blue"),)), ALICE)
+    await control.swap("green")
+    await asyncio.sleep(BAKE_NS / S + 1)
+    view = control.controller.view("m")
+    assert (control.state("blue"), view.health) == ("READY m/1", Health.HEALTHY)
+    assert "pins lead to it" in view.slots[0].message
+    pinned = control.infer(slot="blue")
+    await asyncio.sleep(1)
+    assert pinned.response.slot == "blue"
+    control.shelf.load_s = 10
+    replace = asyncio.ensure_future(control.load("blue", 3, replace=True, accept_outage=True))
+    await asyncio.sleep(5)
+    view = control.controller.view("m")
+    assert view.health is Health.DEGRADED
+    assert "pins lead to slot 'blue', which is LOADING" in view.message
+    await replace
+    assert control.controller.view("m").health is Health.HEALTHY
 
 
 @virtual

@@ -74,6 +74,8 @@ class Shelf:
     memory: dict[int, int] = field(default_factory=dict)
     size_bytes: int = 10
     load_s: float = 0.0
+    loading: int = 0  # loads that are under way, as it counts them on their threads
+    loading_max: int = 0
 
     def model(self, version: int) -> SyntheticModel:
         return self.models.setdefault(version, SyntheticModel(DECLARED))
@@ -145,10 +147,21 @@ class Control:
         return control
 
     async def _offload(self, blocking: Callable[..., Any], *args: Any) -> Any:
-        """On a thread of its own, a call takes time; here `pause_s` of it, and `load_s` for a load."""
-        loading = getattr(blocking, "__name__", "") == "load"
-        await asyncio.sleep(self.shelf.load_s if loading else self.pause_s)
-        return blocking(*args)
+        """On a thread of its own, a call takes time; here `pause_s` of it, and `load_s` for a load. It goes on when
+        nobody waits for it any more."""
+        return await asyncio.shield(asyncio.ensure_future(self._on_thread(blocking, *args)))
+
+    async def _on_thread(self, blocking: Callable[..., Any], *args: Any) -> Any:
+        if getattr(blocking, "__name__", "") != "load":
+            await asyncio.sleep(self.pause_s)
+            return blocking(*args)
+        self.shelf.loading += 1
+        self.shelf.loading_max = max(self.shelf.loading_max, self.shelf.loading)
+        try:
+            await asyncio.sleep(self.shelf.load_s)
+            return blocking(*args)
+        finally:
+            self.shelf.loading -= 1
 
     async def load(self, slot: str, version: int, wait: bool = True, ask: Ask = ALICE, **more: Any) -> Any:
         allow = more.pop("allow_signature_change", False)
@@ -191,11 +204,11 @@ class Control:
         outcome.ticket = self.dispatcher.infer(request(value, **more), outcome.done)
         return outcome
 
-    async def restarted(self, versions: Sequence[int] = (1,)) -> Control:
+    async def restarted(self, versions: Sequence[int] = (1,), **more: Any) -> Control:
         """Another server with what the journal holds: this one is gone without a word."""
         journal = MemoryJournal()
         journal.__dict__.update({k: copy(self.journal.__dict__[k]) for k in journal.__dict__ if k != "_turn"})
-        return await Control.open(self.loop, versions, shelf=self.shelf, journal=journal)
+        return await Control.open(self.loop, versions, shelf=self.shelf, journal=journal, **more)
 
 
 def other_signature() -> Signature:

@@ -143,7 +143,7 @@ async def _digest(one: Served) -> None:
 
 
 async def _memory(one: Served) -> None:
-    object.__setattr__(one.admin.operations, "memory_bytes_max", 15)
+    object.__setattr__(one.admin.operations.demands, "memory_bytes_max", 15)
     await one.load("red", 3)
 
 

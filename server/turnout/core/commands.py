@@ -14,13 +14,14 @@ from turnout.core.traffic import Traffic
 @dataclass(frozen=True, slots=True)
 class Load:
     """Fill a slot with a revision. `replace`: instead of what it holds; `accept_outage`: although it has traffic;
-    `end_bake`: although it is kept for a rollback."""
+    `end_bake`: although it is kept for a rollback; `allow_signature_change`: whatever its clients know."""
 
     slot: str
     revision: Revision
     replace: bool = False
     accept_outage: bool = False
     end_bake: bool = False
+    allow_signature_change: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,6 @@ def _changes(before: Traffic, after: Traffic, cause: str) -> tuple[Change, ...]:
             changes.append(Change(f"slots/{name}", str(old or SlotState.EMPTY.value), str(record), cause, generation))
     if generation != (before.route.generation if before.route else 0):
         changes.append(Change("route", described(before.route), described(after.route), cause, generation))
-    if not changes:  # a bake that ends frees nothing where its slot is in use
+    if not changes:  # a bake that ends frees nothing where its slot is in use, be it by pins
         changes.append(Change("bake", before.held, after.held, cause, generation))
     return tuple(changes)

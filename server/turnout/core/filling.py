@@ -16,6 +16,7 @@ SLOTS_MAX = 32  # of one model; each that is loaded takes memory, and each name 
 
 Outcome = tuple[Traffic, list[Effect]]
 
+_PINS = ("the requests of pins", "remove the pins")
 _BUSY = (SlotState.LOADING, SlotState.WARMING, SlotState.DRAINING)
 
 
@@ -35,7 +36,8 @@ def load(state: Traffic, command: Load, now_ns: int) -> Outcome:
     elif record is None:
         state = _with_room(state, name)
     ended = replace(state, bake_until_ns=0) if state.held == name else state
-    after = ended.with_slot(name, SlotState.LOADING, revision, now_ns)
+    allowed = command.allow_signature_change
+    after = ended.with_slot(name, SlotState.LOADING, revision, now_ns, allow_signature_change=allowed)
     after = retargeted(after, name, Target(name, revision))
     return after, [*effects, Fill(name, revision)]
 
@@ -49,7 +51,7 @@ def free_slot(state: Traffic, version: int) -> str:
     names = (FIRST_SLOT, "green", f"v{version}")
     for name in names:
         record = state.slots.get(name)
-        if record is None or (record.state in (SlotState.EMPTY, SlotState.FAILED) and not state.weight_bp(name)):
+        if record is None or (record.state in (SlotState.EMPTY, SlotState.FAILED) and not state.routed(name)):
             return name
     raise ControlError(
         Refusal.SLOT_OCCUPIED, f"slots {', '.join(names)} of model '{state.model}' hold revisions: unload one of them"
@@ -68,11 +70,13 @@ def _refuse_occupied(state: Traffic, record: SlotRecord, command: Load) -> None:
         )
     if state.held == name and not command.end_bake:
         raise _held(state, name)
-    if (weight := state.weight_bp(name)) and not command.accept_outage:
+    if state.routed(name) and not command.accept_outage:
+        weight = state.weight_bp(name)
+        what, remedy = (f"{weight / 100:g} % of the traffic", "move the traffic") if weight else _PINS
         raise ControlError(
             Refusal.SLOT_ROUTED,
-            f"slot '{name}' of model '{state.model}' has {weight / 100:g} % of the traffic, which nobody would answer "
-            "while it loads: move the traffic first, or accept the outage",
+            f"slot '{name}' of model '{state.model}' has {what}, which nobody would answer while it loads: "
+            f"{remedy} first, or accept the outage",
             **facts,
         )
 
@@ -148,17 +152,16 @@ def unload(state: Traffic, command: Unload, now_ns: int) -> Outcome:
     record = known(state, name)
     if record.state in (SlotState.EMPTY, SlotState.DRAINING):
         return state, []
-    if weight := state.weight_bp(name):
+    if state.routed(name):
+        weight = state.weight_bp(name)
         raise ControlError(
             Refusal.SLOT_ROUTED,
             f"slot '{name}' of model '{state.model}' has {weight / 100:g} % of the traffic: move it first "
-            "(swap, rollback or weights)",
+            "(swap, rollback or weights)"
+            if weight
+            else f"pins of model '{state.model}' send requests to slot '{name}': remove them first",
             model=state.model,
             slot=name,
-        )
-    if state.route is not None and any(pin.slot == name for pin in state.route.pins):
-        raise ControlError(
-            Refusal.SLOT_ROUTED, f"pins of model '{state.model}' send requests to slot '{name}': remove them first"
         )
     if state.held == name and not command.end_bake:
         raise _held(state, name)

@@ -36,6 +36,7 @@ def lost(state: Traffic, command: Lost, now_ns: int) -> Outcome:
 
 
 def swap(state: Traffic, command: Swap, now_ns: int) -> Outcome:
+    """A slot that would be emptied stays where pins lead to it."""
     target = target_of(state, command.slot)
     if state.weight_bp(target.slot) == sum(state.route.weights.values() if state.route else ()) > 0:
         return state, []
@@ -49,7 +50,7 @@ def swap(state: Traffic, command: Swap, now_ns: int) -> Outcome:
     gone = [superseded] if superseded and superseded not in (target.slot, old.slot if old else "") else []
     gone += [old.slot] if old is not None and not command.bake_ns else []
     for name in gone:
-        if after.ready(name) is not None:
+        if after.ready(name) is not None and not after.routed(name):
             after, more = emptied(after, after.slots[name], now_ns)
             effects += more
     return after, effects
@@ -130,7 +131,7 @@ def end_bake(state: Traffic, now_ns: int) -> Outcome:
     if not name or now_ns < state.bake_until_ns:
         return state, []
     after = replace(state, bake_until_ns=0)
-    if after.ready(name) is None or after.weight_bp(name):
+    if after.ready(name) is None or after.routed(name):
         return after, []
     return emptied(after, after.slots[name], now_ns)
 

@@ -101,12 +101,22 @@ def _slot(record: SlotRecord) -> dict[str, Any]:
         "etag": record.etag,
         "since_ns": record.since_ns,
         "message": record.message,
+        # Only where it is so: a server that does not know it reads the rest.
+        **({"allow_signature_change": True} if record.allow_signature_change else {}),
     }
 
 
 def _read_slot(raw: dict[str, Any]) -> SlotRecord:
     revision = Revision(*raw["revision"]) if raw["revision"] else None
-    return SlotRecord(raw["name"], SlotState(raw["state"]), revision, raw["etag"], raw["since_ns"], raw["message"])
+    return SlotRecord(
+        raw["name"],
+        SlotState(raw["state"]),
+        revision,
+        raw["etag"],
+        raw["since_ns"],
+        raw["message"],
+        raw.get("allow_signature_change", False),
+    )
 
 
 def _route(route: Route) -> dict[str, Any]:

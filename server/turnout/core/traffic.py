@@ -17,7 +17,8 @@ from turnout.core.slots import SlotState
 
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
-    """A slot as an operator has been told of it. `since_ns` is the time of day."""
+    """A slot as an operator has been told of it. `since_ns` is the time of day; `allow_signature_change` is of the load
+    that is under way, which a restart begins again."""
 
     name: str
     state: SlotState
@@ -25,6 +26,7 @@ class SlotRecord:
     etag: int
     since_ns: int
     message: str = ""
+    allow_signature_change: bool = False
 
     def __str__(self) -> str:
         return f"{self.state.value} {self.revision}" if self.revision else self.state.value
@@ -59,6 +61,14 @@ class Traffic:
     def weight_bp(self, slot: str) -> int:
         return self.route.weights.get(slot, 0) if self.route else 0
 
+    def pinned(self, slot: str) -> bool:
+        """Whether pins of the route lead to a slot."""
+        return self.route is not None and any(pin.slot == slot for pin in self.route.pins)
+
+    def routed(self, slot: str) -> bool:
+        """Whether requests are sent to a slot, by weight or by pins: then nothing takes away what it holds unasked."""
+        return self.weight_bp(slot) > 0 or self.pinned(slot)
+
     def ready(self, slot: str) -> Target | None:
         """The slot as a target, if it is READY."""
         record = self.slots.get(slot)
@@ -66,9 +76,17 @@ class Traffic:
             return None
         return Target(slot, record.revision)
 
-    def with_slot(self, name: str, state: SlotState, revision: Revision | None, now_ns: int, why: str = "") -> Traffic:
+    def with_slot(
+        self,
+        name: str,
+        state: SlotState,
+        revision: Revision | None,
+        now_ns: int,
+        why: str = "",
+        allow_signature_change: bool = False,
+    ) -> Traffic:
         changes = self.changes + 1
-        record = SlotRecord(name, state, revision, changes, now_ns, why)
+        record = SlotRecord(name, state, revision, changes, now_ns, why, allow_signature_change)
         return replace(self, slots={**self.slots, name: record}, changes=changes)
 
     def with_route(self, route: Route) -> Traffic:

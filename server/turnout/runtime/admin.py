@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from turnout.core.ids import Revision
 from turnout.core.slots import SlotState
 from turnout.runtime.controller import Controller
+from turnout.runtime.demands import Demands
 from turnout.runtime.events import Events
 from turnout.runtime.fleet import Fleet
 from turnout.runtime.ledger import Ledger
@@ -45,15 +47,18 @@ class Admin:
         run_id: str,
         limits: AdminLimits,
     ) -> None:
+        if limits.memory_bytes_max:  # what a model takes is known when it is loaded: one after the other
+            opener = replace(opener, loads=asyncio.Semaphore(1))
         self.fleet = Fleet()
         self.limits = limits
         self.events = Events(run_id)
         ledger = Ledger(journal, opener.offload)
         works = Works(opener, _Steps(opener.observer, self._stepped))
         self.controller = Controller(self.fleet, works, ledger, self.events, now_ns, limits.require_etag)
-        self.operations = Operations(self.controller, revisions, opener.offload, limits.memory_bytes_max)
+        demands = Demands(self.fleet, limits.memory_bytes_max)
+        self.operations = Operations(self.controller, revisions, opener.offload, demands)
         self.requests = Requests(ledger, now_ns)
-        self._recovery = Recovery(self.controller, revisions, opener.offload)
+        self._recovery = Recovery(self.controller, revisions, opener.offload, demands)
         self._observer = opener.observer
 
     async def start(self, sources: Sequence[ModelSource]) -> None:

@@ -8,8 +8,10 @@ drained) cannot be refused: where the journal fails, it is owed to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from turnout.core.commands import (
     Assign,
@@ -37,6 +39,8 @@ from turnout.runtime.requests import SERVER, Ask, lines_of, undone
 from turnout.runtime.slot import Slot
 from turnout.runtime.views import ModelView, view_of
 from turnout.runtime.works import Order, Works
+
+T = TypeVar("T")
 
 _MEND_S = (1.0, 30.0)  # the first and the longest time between attempts to write what is owed
 
@@ -77,7 +81,7 @@ class Controller:
         self.now_ns = now_ns
         self._require_etag = require_etag
         self._desks: dict[str, Desk] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     async def stop(self) -> None:
@@ -89,7 +93,8 @@ class Controller:
             if desk.mending is not None:
                 desk.mending.cancel()
         await self.works.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))  # whoever stops waiting stops no write
 
     def adopt(self, model: Model, state: Traffic, note: str = "") -> Desk:
         """Take charge of a model in this state, which is in force."""
@@ -127,7 +132,8 @@ class Controller:
         return self._view(self.desk(name))
 
     async def change(self, name: str, command: Command, ask: Ask, order: Order | None = None) -> Step:
-        """Carry out a command, or with `validate_only` check it. `order`: what its Fill is to load.
+        """Carry out a command, or with `validate_only` check it; to its end, also when the caller leaves. `order`: what
+        its Fill is to load.
 
         Raises:
             ControlError: refused; nothing has changed.
@@ -135,6 +141,10 @@ class Controller:
         desk = self.desk_or_new(name) if isinstance(command, Load) else self.desk(name)
         if ask.validate_only:
             return self._checked(desk, command, ask)
+        return await self._to_the_end(self._change(desk, command, ask, order))
+
+    async def _change(self, desk: Desk, command: Command, ask: Ask, order: Order | None) -> Step:
+        name = desk.model.name
         async with desk.lock:
             step = self._checked(desk, command, ask)
             if not step.changes:
@@ -159,29 +169,39 @@ class Controller:
         return step
 
     async def roll_back(self, name: str, command: Rollback, ask: Ask) -> Step:
-        """In force when this first waits.
+        """In force when this first waits. One that finds nothing to change still goes before what is being written.
 
         Raises:
             ControlError: there is nothing to go back to, or a given etag is stale.
         """
         desk = self.desk(name)
         step = self._checked(desk, command, ask)
-        if ask.validate_only or not (step.changes or desk.rollbacks):
+        if ask.validate_only or not (step.changes or desk.rollbacks or desk.lock.locked()):
             return step
         lines = lines_of(name, step.changes, ask, self.now_ns())
         desk.rollbacks += 1
         self._carry_out(desk, step, None)
+        await self._to_the_end(self._journal_rollback(desk, lines, ask))
+        return step
+
+    async def _journal_rollback(self, desk: Desk, lines: Sequence[Line], ask: Ask) -> None:
         try:
             async with desk.lock:
                 try:
                     lines = await self.ledger.write(desk.state, lines, ask.remembered(self.now_ns()))
                 except JournalError:
-                    self.ledger.owe(name, lines)
+                    self.ledger.owe(desk.model.name, lines)
                     self._mend(desk)
         finally:
             desk.rollbacks -= 1
         self._publish(desk, lines)
-        return step
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """As a task of its own: a caller that is cancelled must not leave memory and journal at odds."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     def _checked(self, desk: Desk, command: Command, ask: Ask) -> Step:
         name = desk.model.name
@@ -200,43 +220,40 @@ class Controller:
                 generation=generation,
                 model=name,
             )
-        if not given and self._require_etag and not isinstance(command, Rollback):
+        if not given and self._require_etag and not ask.on_behalf and not isinstance(command, Rollback):
             raise ControlError(Refusal.ETAG_REQUIRED, "there is no etag, and --require-etag is set", "mutation.etag")
         return step(desk.state, command, self.now_ns())
 
     def _carry_out(self, desk: Desk, step: Step, order: Order | None) -> None:
-        """Without waiting: what takes time goes on by itself."""
+        """Without waiting: what takes time goes on by itself, and knows its slot's etag, by which it tells what it was
+        begun for from what came after."""
         desk.state = step.state
         for effect in step.effects:
             match effect:
                 case Assign():
                     desk.model.assign(effect.route)
                 case Empty():
-                    self.works.empty(desk.model, effect.slot, lambda slot: self._emptied(desk, slot))
+                    self.works.empty(desk.model, effect.slot, partial(self._emptied, desk, _etag(desk, effect.slot)))
                 case Fill():
                     if order is None:
                         raise AssertionError("a slot is filled by an order")
-                    self.works.fill(desk.model, effect.slot, order, lambda slot: self._filled(desk, slot))
+                    done = partial(self._filled, desk, _etag(desk, effect.slot))
+                    self.works.fill(desk.model, effect.slot, order, done)
         self._time_bake(desk)
 
-    async def _filled(self, desk: Desk, slot: Slot) -> None:
+    async def _filled(self, desk: Desk, etag: int, slot: Slot) -> None:
         ready = slot.state is SlotState.READY
-        await self._tell(desk, Loaded(slot.name) if ready else Lost(slot.name, slot.message), SlotState.LOADING)
+        await self._tell(desk, Loaded(slot.name) if ready else Lost(slot.name, slot.message), SlotState.LOADING, etag)
 
-    async def _emptied(self, desk: Desk, slot: Slot) -> None:
-        await self._tell(desk, Unloaded(slot.name), SlotState.DRAINING)
+    async def _emptied(self, desk: Desk, etag: int, slot: Slot) -> None:
+        await self._tell(desk, Unloaded(slot.name), SlotState.DRAINING, etag)
 
-    async def _tell(self, desk: Desk, fact: Loaded | Lost | Unloaded, expected: SlotState) -> None:
-        """As a task of its own: whoever is cancelled meanwhile, the journal is told to the end."""
-
+    async def _tell(self, desk: Desk, fact: Loaded | Lost | Unloaded, expected: SlotState, etag: int) -> None:
         def still() -> bool:
             record = desk.state.slots.get(fact.slot)
-            return record is not None and record.state is expected
+            return record is not None and record.state is expected and record.etag == etag
 
-        task = asyncio.ensure_future(self._settle(desk, fact, still))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
+        await self._to_the_end(self._settle(desk, fact, still))
 
     async def _settle(self, desk: Desk, fact: Command, still: object = None) -> None:
         """Journal and carry out what the server itself has to say, after any rollback that is under way."""
@@ -244,7 +261,8 @@ class Controller:
         while True:
             async with desk.lock:
                 if desk.rollbacks:
-                    continue  # its turn is next: locks are given in order
+                    await asyncio.sleep(0)  # its turn is next: it asks for the lock by then, and locks go in order
+                    continue
                 if callable(still) and not still():
                     return
                 done = step(desk.state, fact, self.now_ns())
@@ -266,6 +284,8 @@ class Controller:
                         self.ledger.owe(name, lines_of(name, undone(done.changes), SERVER, self.now_ns()))
                 if desk.rollbacks:
                     continue
+                if isinstance(fact, Loaded):
+                    desk.model.problem = ""  # whatever the repository was like at start: it can be used now
                 self._carry_out(desk, done, None)
                 self._publish(desk, lines)
                 return
@@ -326,6 +346,10 @@ class Controller:
         trouble = "the journal cannot be written, and may not say what is in force" if owes else ""
         view = view_of(desk.model, desk.state, self.now_ns(), trouble)
         return replace(view, message="; ".join(filter(None, (view.message, desk.note))))
+
+
+def _etag(desk: Desk, slot: str) -> int:
+    return desk.state.slots[slot].etag
 
 
 def _overtaken(name: str) -> ControlError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from turnout.core.errors import Reason, ServingError
 from turnout.core.routing import Route
 from turnout.core.slots import SlotState
-from turnout.core.tensors import InferenceRequest
+from turnout.core.tensors import InferenceRequest, Signature
 from turnout.runtime.slot import Cargo, Slot
 
 _ON_THE_WAY = (SlotState.LOADING, SlotState.WARMING)
@@ -28,19 +28,32 @@ class Lease:
 class Model:
     """A name that clients call. `route` is replaced by one assignment, by one writer; None until the first slot is
     READY. `problem` says why a model of the repository cannot be used at all. `routed` counts by slot the requests that
-    the present generation of the route has sent there, pinned ones apart."""
+    the present generation of the route has sent there, pinned ones apart. `signature` is what clients of the stable
+    slot knew last, whatever has become of that slot."""
 
     name: str
     route: Route | None = None
     slots: dict[str, Slot] = field(default_factory=dict)
     problem: str = ""
     routed: dict[str, int] = field(default_factory=dict)
+    signature: Signature | None = None
 
     def assign(self, route: Route | None) -> None:
         """Replace the route: the next request sees it. A new generation counts anew."""
         if route is None or self.route is None or route.generation != self.route.generation:
             self.routed = {}
         self.route = route
+        self.clients_know(route)
+
+    def clients_know(self, route: Route | None) -> Signature | None:
+        """The signature of the slot that this route makes stable; where that holds nothing (any more), the one that
+        clients knew last. None: there is no such slot, or nothing is known of it."""
+        if route is None or route.stable is None:
+            return None
+        slot = self.slots.get(route.stable.slot)
+        if slot is not None and slot.cargo is not None:
+            self.signature = slot.cargo.spec.signature
+        return self.signature
 
     def ready_slots(self) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.state is SlotState.READY]

@@ -33,15 +33,17 @@ class Gates:
     """What one load is held to; `results` fills while it is.
 
     Attributes:
-        stable: the signature that clients know; None: there is no other slot with traffic.
+        stable: the signature that clients know; None: there is no slot with traffic, or nothing is known of it.
         golden: reads the revision's samples; None: it has none.
-        memory_left: bytes that it may take resident; None: no bound.
+        memory_left: bytes that it may take resident as things are now, which may be less than none; None: no bound.
+        unknown: there is traffic, and what signature its clients know is not known.
     """
 
     stable: Signature | None
     allow_signature_change: bool
     golden: Callable[[], Golden | None]
-    memory_left: int | None = None
+    memory_left: Callable[[], int] | None = None
+    unknown: bool = False
     results: list[GateResult] = field(default_factory=list)
 
     def passed(self, gate: Gate) -> None:
@@ -52,29 +54,41 @@ class Gates:
         if not any(result.verdict is Verdict.FAIL for result in self.results):
             self.results.append(GateResult(during, Verdict.FAIL, str(error)))
 
+    def files(self, size_bytes: int) -> None:
+        """Before a load: may it fit at all?
+
+        Raises:
+            LoadError: its files alone take more than is left by now.
+        """
+        if self.memory_left is not None:
+            self._fits("its files take", size_bytes, self.memory_left())
+
     def memory(self, loaded: Loaded) -> None:
         """Raises:
-        LoadError: it takes more than is left.
+        LoadError: it takes more than is left by now.
         """
         if self.memory_left is None:
             return
-        taken = loaded.memory_bytes
+        taken, left = loaded.memory_bytes, self.memory_left()
         if taken is None:
             self.results.append(GateResult(Gate.MEMORY, Verdict.INCONCLUSIVE, "it was not measured"))
-        elif taken > self.memory_left:
-            self._fail(
-                Gate.MEMORY,
-                f"it takes {taken} bytes, {max(self.memory_left, 0)} are left for slots (--slot-memory-bytes-max)",
-                taken,
-                self.memory_left,
-            )
-        else:
-            self.results.append(GateResult(Gate.MEMORY, Verdict.PASS, "", taken, self.memory_left))
+            return
+        self._fits("it takes", taken, left)
+        self.results.append(GateResult(Gate.MEMORY, Verdict.PASS, "", taken, left))
+
+    def _fits(self, what: str, taken: int, left: int) -> None:
+        if taken > left:
+            message = f"{what} {taken} bytes, {max(left, 0)} are left for slots (--slot-memory-bytes-max)"
+            self._fail(Gate.MEMORY, message, taken, left)
 
     def signature(self, spec: ModelSpec) -> None:
         """Raises:
         LoadError: clients of the stable slot would trip over it.
         """
+        if self.unknown:
+            note = "what clients know is not known: the slot with the traffic has not served since the server started"
+            self.results.append(GateResult(Gate.SIGNATURE, Verdict.INCONCLUSIVE, note))
+            return
         difference = signature_difference(self.stable, spec.signature) if self.stable else ""
         if difference and not self.allow_signature_change:
             self._fail(Gate.SIGNATURE, f"{difference}: clients may break; allow the change where they are ready for it")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from turnout.core.snapshot import Line, Remembered
 from turnout.core.traffic import Traffic
-from turnout.runtime.ports import Journal, JournalError, Offload
+from turnout.runtime.ports import Journal, Offload
 
 
 class Ledger:
@@ -66,7 +66,7 @@ class Ledger:
             expected = self._versions.get(model, 0)
             stored = replace(state, version=expected + 1)
             numbered = await self._offload(self._journal.commit, expected, stored, [*owed, *lines], request)
-        except JournalError:
+        except BaseException:  # also a caller that leaves: the thread that writes goes on
             self._doubtful[model] = undo
             if request is not None:
                 self._void.add(request.request_id)

@@ -6,6 +6,7 @@ A model that cannot be used never stops the others: its reason stays with its sl
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +25,10 @@ from turnout.runtime.ports import Backend, ClockNs, Executors, Loaded, ModelSour
 from turnout.runtime.slot import Cargo, Slot
 from turnout.runtime.warmup import Doubt, doubt_batching, warm
 
+# At a time, also of those that were called off: each takes a model's memory, a pre-flight process and a thread. Two, so
+# that a model that takes minutes does not hold up all others.
+LOADS_MAX = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Opener:
@@ -38,6 +43,7 @@ class Opener:
     observer: Observer
     warmup_bytes_max: int = 1 << 28
     message_limit: MessageLimit = field(default_factory=MessageLimit)
+    loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOADS_MAX))
 
     async def open(self, sources: Iterable[ModelSource]) -> Fleet:
         """Every model of the repository, in slots and routed, or with the reason why not."""
@@ -75,9 +81,10 @@ class Opener:
                 raise LoadError(artefact.problem)
             gates.passed(at)
             at = Gate.PREFLIGHT
-            loaded = await self.offload(self.backend.load, artefact, source.execution)
+            loaded = await self._load(artefact, source, gates)
             gates.passed(at)
             gates.memory(loaded)
+            slot.size_bytes = loaded.memory_bytes or slot.size_bytes  # what it takes, for loads beside this one
             at = Gate.SIGNATURE
             spec = await self.offload(source.complete, artefact.revision.version, loaded.declared)
             slot.move(SlotState.WARMING)
@@ -96,6 +103,7 @@ class Opener:
             spec = replace(spec, warmup=())  # its tensors may be large
         except LoadError as refusal:
             gates.failed(refusal, at)
+            slot.size_bytes = 0
             slot.move(SlotState.FAILED, str(refusal), refusal.__cause__)
             return
         batcher = Batcher(
@@ -117,6 +125,19 @@ class Opener:
             artefact.revision, spec, batcher, loaded.providers, profile_ns, opening_ns, loaded.memory_bytes
         )
         slot.move(SlotState.READY)
+
+    async def _load(self, artefact: Artefact, source: ModelSource, gates: Gates) -> Loaded:
+        """One of a bounded number at a time. A load that is called off keeps its place until its thread has ended."""
+        await self.loads.acquire()
+        try:
+            gates.files(artefact.size_bytes)
+            work = asyncio.ensure_future(self.offload(self.backend.load, artefact, source.execution))
+        except BaseException:
+            self.loads.release()
+            raise
+        waiting = asyncio.shield(work)
+        work.add_done_callback(lambda _: self.loads.release())  # after whoever waits has been woken
+        return await waiting
 
 
 def _settle_batching(

@@ -10,13 +10,11 @@ from turnout.core.errors import ControlError, Refusal
 from turnout.core.filling import free_slot
 from turnout.core.gates import Gate, GateResult, Verdict
 from turnout.core.slots import SlotState
-from turnout.core.tensors import Signature
 from turnout.core.traffic import Traffic
 from turnout.runtime.controller import Controller, Desk
-from turnout.runtime.gates import Gates
+from turnout.runtime.demands import Demands
 from turnout.runtime.ports import Offload, Revisions
 from turnout.runtime.requests import Ask
-from turnout.runtime.slot import Slot
 from turnout.runtime.views import ReplaceCost, memory_of
 from turnout.runtime.works import Order
 
@@ -38,16 +36,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Used on the loop thread only.
-
-    Args:
-        memory_bytes_max: that all slots together may take resident; 0: no bound.
-    """
+    """Used on the loop thread only."""
 
     controller: Controller
     revisions: Revisions
     offload: Offload
-    memory_bytes_max: int = 0
+    demands: Demands
 
     async def load(
         self, model: str, command: Load, wanted: Wanted, ask: Ask, wait: bool, allow_signature_change: bool = False
@@ -69,10 +63,11 @@ class Operations:
         known = model in self.controller.names()
         state = self.controller.desk(model).state if known else Traffic(model)
         desk = self.controller.desk(model) if known else None
-        command = replace(command, revision=revision)
+        command = replace(command, revision=revision, allow_signature_change=allow_signature_change)
         cost = self._cost(desk, command) if command.replace else ReplaceCost()
-        left = self._memory_left(desk, command, artefact.size_bytes)
-        gates = Gates(_stable_signature(desk, state), allow_signature_change, artefact.golden, left)
+        self.demands.refuse_too_large(command.slot, artefact)
+        held = desk.model if desk is not None else None
+        gates = self.demands.gates(held, state.route, command.slot, artefact, allow_signature_change)
         gates.results.append(GateResult(Gate.DIGEST, Verdict.PASS))
         if not known and ask.validate_only:
             return cost
@@ -100,7 +95,7 @@ class Operations:
         name = previous.slot if record is None or record.state is not SlotState.READY else ""
         name = name or free_slot(state, previous.revision.version)
         wanted = Wanted(previous.revision.version, previous.revision.variant, previous.revision.digest)
-        again = replace(ask, etag="")
+        again = replace(ask, etag="", on_behalf=True)
         await self.load(model, Load(name, previous.revision), wanted, again, wait=True, allow_signature_change=True)
         if not ask.validate_only:
             await self.controller.roll_back(model, Rollback(name), again)
@@ -159,34 +154,3 @@ class Operations:
             return ReplaceCost()
         share = desk.state.weight_bp(command.slot)
         return ReplaceCost(share, slot.leases, slot.cargo.opening_ns, memory_of(slot))
-
-    def _memory_left(self, desk: Desk | None, command: Load, size_bytes: int) -> int | None:
-        """What the new revision may take, as far as its files tell whether it can fit at all.
-
-        Raises:
-            ControlError: SLOT_MEMORY, naming what there is.
-        """
-        if not self.memory_bytes_max:
-            return None
-        replaced = desk.model.slots.get(command.slot) if desk is not None else None
-        others = [s for m in self.controller.fleet for s in m.slots.values() if s is not replaced and s.revision]
-        left = self.memory_bytes_max - sum(map(memory_of, others))
-        if size_bytes <= left:
-            return left
-        held = ", ".join(f"{s.revision} in slot '{s.name}' {memory_of(s)}" for s in _largest(others)) or "nothing"
-        raise ControlError(
-            Refusal.SLOT_MEMORY,
-            f"the files of {command.revision} take {size_bytes} bytes, and {max(left, 0)} of {self.memory_bytes_max} "
-            f"(--slot-memory-bytes-max) are left; resident are {held}: unload one, or replace it in place",
-            revision=command.revision,
-        )
-
-
-def _largest(slots: list[Slot]) -> list[Slot]:
-    return sorted(slots, key=memory_of, reverse=True)[:5]
-
-
-def _stable_signature(desk: Desk | None, state: Traffic) -> Signature | None:
-    stable = state.route.stable if state.route else None
-    slot = desk.model.slots.get(stable.slot) if desk is not None and stable is not None else None
-    return slot.cargo.spec.signature if slot is not None and slot.cargo is not None else None

@@ -1,7 +1,8 @@
 """The start of a server's models: from the journal where it knows them, else from the repository.
 
 The journal wins. A revision that is gone, or whose files are others by now, is refused loudly: its slot is FAILED, its
-share goes where `core/shifting` says, and everything else serves. A version that has appeared is told, not routed.
+share goes where `core/shifting` says, and everything else serves. A version that has appeared is told, not routed. A
+slot that was FAILED stays so: what it was refused for may be its signature or its size, and a restart is no way around.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from turnout.core.model import Artefact
 from turnout.core.slots import SlotState
 from turnout.core.traffic import SlotRecord, Traffic, described
 from turnout.runtime.controller import Controller
+from turnout.runtime.demands import Demands
 from turnout.runtime.fleet import Model
 from turnout.runtime.gates import Gates
 from turnout.runtime.ports import ModelSource, Offload, Revisions
@@ -30,6 +32,7 @@ class Recovery:
     controller: Controller
     revisions: Revisions
     offload: Offload
+    demands: Demands
 
     async def start(self, sources: Sequence[ModelSource]) -> list[str]:
         """Returns what an operator should know: revisions that were refused, versions that are new.
@@ -72,16 +75,20 @@ class Recovery:
     async def _restore(self, model: Model, state: Traffic, source: ModelSource | None) -> list[str]:
         commands: list[tuple[int, Command]] = []
         notes = []
-        for record in sorted(_loaded(state), key=lambda record: -state.weight_bp(record.name)):
+        for record in sorted(_loaded(state), key=lambda record: _turn(state, record)):
             if record.state is SlotState.DRAINING:
                 commands.append((0, Unloaded(record.name)))
                 continue
-            why = await self._fill(model, record)
+            if record.state is SlotState.FAILED:
+                self._fail(model, record, record.message)
+                why = f"stays FAILED until it is loaded again: {record.message}"
+                notes.append(f"slot '{record.name}' of model '{model.name}' {why}")
+                continue
+            why = await self._fill(model, state, record)
             if why:
                 notes.append(f"slot '{record.name}' of model '{model.name}': {why}")
-            if why and record.state is not SlotState.FAILED:
                 commands.append((state.weight_bp(record.name), Lost(record.name, why)))
-            elif not why and record.state is not SlotState.READY:
+            elif record.state is not SlotState.READY:
                 commands.append((0, Loaded(record.name)))
         changes: list[Change] = []
         for _, command in sorted(commands, key=lambda pair: pair[0]):  # an heir that is lost itself inherits nothing
@@ -94,8 +101,9 @@ class Recovery:
         self.controller.adopt(model, state, note)
         return [*notes, *([f"model '{model.name}': {note}"] if note else [])]
 
-    async def _fill(self, model: Model, record: SlotRecord) -> str:
-        """Load what the journal says a slot holds; returns why that cannot be."""
+    async def _fill(self, model: Model, state: Traffic, record: SlotRecord) -> str:
+        """Load what the journal says a slot holds; returns why that cannot be. What was READY has proved itself; a load
+        that was under way is held to what it was held to."""
         revision = record.revision
         if revision is None:
             raise AssertionError(f"slot '{record.name}' is {record.state.value} with nothing")
@@ -104,14 +112,26 @@ class Recovery:
         try:
             source, found = await self.offload(self.revisions.find, model.name, revision.version, revision.variant)
             artefact = replace(found, revision=revision, problem=_other_files(revision, found))
-            gates = Gates(None, True, artefact.golden)
         except ControlError as error:
-            slot.revision = revision
-            slot.move(SlotState.LOADING)
-            slot.move(SlotState.FAILED, error.message)
-            return slot.message
+            return self._fail(model, record, error.message)
+        gates = Gates(None, True, artefact.golden)
+        if record.state is SlotState.LOADING:
+            allow = record.allow_signature_change
+            gates = self.demands.gates(model, state.route, record.name, artefact, allow)
         await opener.fill(slot, source, artefact, gates)
         return slot.message
+
+    def _fail(self, model: Model, record: SlotRecord, why: str) -> str:
+        slot = self.controller.works.slot(model, record.name)
+        slot.revision = record.revision
+        slot.move(SlotState.LOADING)
+        slot.move(SlotState.FAILED, why)
+        return why
+
+
+def _turn(state: Traffic, record: SlotRecord) -> tuple[bool, int]:
+    """What served first, the most traffic first: what was loading is held against it."""
+    return record.state is SlotState.LOADING, -state.weight_bp(record.name)
 
 
 def _loaded(state: Traffic) -> list[SlotRecord]:

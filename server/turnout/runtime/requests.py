@@ -18,7 +18,8 @@ _RECENT_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Who asks for a change, and how. `fingerprint` tells requests with the same id apart."""
+    """Who asks for a change, and how. `fingerprint` tells requests with the same id apart. `on_behalf`: what the server
+    does in the course of a request that had its say about the etag, or has no way to give one."""
 
     actor: str
     reason: str = ""
@@ -26,6 +27,7 @@ class Ask:
     request_id: str = ""
     fingerprint: str = ""
     validate_only: bool = False
+    on_behalf: bool = False
 
     def remembered(self, now_ns: int) -> Remembered | None:
         return Remembered(self.request_id, self.fingerprint, now_ns) if self.request_id else None
@@ -95,8 +97,9 @@ class Requests:
         return await asyncio.shield(task)
 
     async def stop(self) -> None:
-        """Wait for what is under way; its callers may have left."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Wait for what is under way; its callers may have left. Whoever stops waiting stops nothing."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     def _own(self, work: Awaitable[bytes]) -> asyncio.Task[bytes]:
         task = asyncio.ensure_future(work)

@@ -14,6 +14,8 @@ from turnout.runtime.account import Account, Outcome
 from turnout.runtime.fleet import Model
 from turnout.runtime.slot import Slot
 
+_PINNED = "pins lead to it, so it stays READY until they are removed and it is unloaded"
+
 
 class Health(Enum):
     HEALTHY = "HEALTHY"
@@ -89,7 +91,7 @@ class Event:
 def view_of(model: Model, traffic: Traffic, now_ns: int, trouble: str) -> ModelView:
     """`trouble`: what is wrong beyond what the model's slots tell, such as a journal that cannot be written."""
     route = traffic.route
-    slots = tuple(_slot(model.slots.get(name), record, traffic.held) for name, record in traffic.slots.items())
+    slots = tuple(_slot(model.slots.get(name), record, traffic) for name, record in traffic.slots.items())
     health, message = _health(model, traffic, slots, trouble)
     return ModelView(
         traffic=traffic,
@@ -109,14 +111,17 @@ def memory_of(slot: Slot) -> int:
     return slot.size_bytes if cargo is None or cargo.memory_bytes is None else cargo.memory_bytes
 
 
-def _slot(slot: Slot | None, record: SlotRecord, held: str) -> SlotView:
+def _slot(slot: Slot | None, record: SlotRecord, traffic: Traffic) -> SlotView:
     cargo = slot.cargo if slot is not None else None
     account = slot.account if slot is not None else Account()
+    kept = record.state is SlotState.READY and traffic.pinned(record.name) and not traffic.weight_bp(record.name)
     on_the_way = slot is not None and (record.state, slot.state) == (SlotState.LOADING, SlotState.WARMING)
     return SlotView(
         record=record,
         state=SlotState.WARMING if on_the_way else record.state,
-        message="; ".join(filter(None, (record.message, *(slot.warnings if slot is not None else ())))),
+        message="; ".join(
+            filter(None, (record.message, _PINNED if kept else "", *(slot.warnings if slot is not None else ())))
+        ),
         memory_bytes=memory_of(slot) if slot is not None and record.revision is not None else 0,
         leases=slot.leases if slot is not None else 0,
         queued_rows=cargo.batcher.queued_rows if cargo is not None else 0,
@@ -125,7 +130,7 @@ def _slot(slot: Slot | None, record: SlotRecord, held: str) -> SlotView:
         gates=tuple(slot.gates.results) if slot is not None and slot.gates is not None else (),
         routed=_counts(account, pinned=False),
         pinned=_counts(account, pinned=True),
-        held=record.name == held,
+        held=record.name == traffic.held,
     )
 
 
@@ -166,6 +171,7 @@ def _health(model: Model, traffic: Traffic, slots: tuple[SlotView, ...], trouble
     why = [
         *filter(None, (trouble, model.problem)),
         *broken,
+        *_unserved_pins(traffic),
         *([f"slot '{traffic.held}' is kept for a rollback and cannot serve"] if lost else []),
         *(["it has READY slots and no traffic: swap to one"] if _idle(traffic) else []),
     ]
@@ -173,6 +179,17 @@ def _health(model: Model, traffic: Traffic, slots: tuple[SlotView, ...], trouble
         return Health.DEGRADED, "; ".join(why)
     busy = any(view.state in (SlotState.LOADING, SlotState.WARMING, SlotState.DRAINING) for view in slots)
     return (Health.PROGRESSING if busy or traffic.held else Health.HEALTHY), ""
+
+
+def _unserved_pins(traffic: Traffic) -> list[str]:
+    """Of slots that have no weight too: those with weight are told as broken already."""
+    pins = traffic.route.pins if traffic.route is not None else ()
+    told = []
+    for slot in dict.fromkeys(pin.slot for pin in pins):
+        if traffic.ready(slot) is None and not traffic.weight_bp(slot):
+            record = traffic.slots.get(slot)
+            told.append(f"pins lead to slot '{slot}', which is {record.state.value if record else 'not there'}")
+    return told
 
 
 def _idle(traffic: Traffic) -> bool:

@@ -71,7 +71,8 @@ class Works:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _last(self, model: Model, name: str) -> asyncio.Task[None] | None:
         return self._tasks.get((model.name, name))

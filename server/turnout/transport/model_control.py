@@ -1,16 +1,19 @@
 """RepositoryModelLoad and RepositoryModelUnload, as Triton's clients know them, on top of slots.
 
 Load takes the newest version that the model's version policy allows into a free slot and swaps to it; unload takes the
-whole model away. On the port of everybody's requests they change what everybody gets, so they are off by default.
+whole model away. Triton's protocol has no etags, so none is required. On the port of everybody's requests they change
+what everybody gets, so they are off by default.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable
 
 from google.protobuf.message import Message
 
 from turnout.core.errors import ControlError, Reason, Refusal, ServingError
 from turnout.runtime.operations import Operations
-from turnout.runtime.requests import Ask
+from turnout.runtime.requests import Ask, Requests
 from turnout.transport.admin import actor_of
 from turnout.transport.status import Context, UnaryHandler
 from turnout_wire.gen import grpc_service_pb2 as pb
@@ -35,8 +38,9 @@ class ModelControl:
     bake_ns: how long the slot that had the traffic is kept for a rollback.
     """
 
-    def __init__(self, operations: Operations, bake_ns: int) -> None:
+    def __init__(self, operations: Operations, requests: Requests, bake_ns: int) -> None:
         self._operations = operations
+        self._requests = requests
         self._bake_ns = bake_ns
 
     async def load(self, raw: bytes, context: Context) -> bytes:
@@ -49,7 +53,8 @@ class ModelControl:
                 Reason.UNSUPPORTED, f"load parameters {given}: models are loaded as the repository has them, leave it"
             )
         try:
-            await self._operations.load_newest(name, self._bake_ns, Ask(actor_of(context), "RepositoryModelLoad"))
+            ask = Ask(actor_of(context), "RepositoryModelLoad", on_behalf=True)
+            await self._to_the_end(ask, self._operations.load_newest(name, self._bake_ns, ask))
         except ControlError as error:
             raise _as_serving(error) from error
         return pb.RepositoryModelLoadResponse().SerializeToString()
@@ -62,11 +67,21 @@ class ModelControl:
         if unknown := [key for key in request.parameters if key != "unload_dependents"]:
             raise ServingError(Reason.INVALID_REQUEST, f"unload has no parameter '{unknown[0][:64]}'")
         try:
-            await self._operations.withdraw(name, Ask(actor_of(context), "RepositoryModelUnload"))
+            ask = Ask(actor_of(context), "RepositoryModelUnload", on_behalf=True)
+            await self._to_the_end(ask, self._operations.withdraw(name, ask))
         except ControlError as error:
             if error.refusal is not Refusal.MODEL_NOT_FOUND:
                 raise _as_serving(error) from error
         return pb.RepositoryModelUnloadResponse().SerializeToString()
+
+    async def _to_the_end(self, ask: Ask, work: Awaitable[None]) -> None:
+        """A client that leaves does not stop half way what it has begun."""
+
+        async def done() -> bytes:
+            await work
+            return b""
+
+        await self._requests.once(ask, done, bytes)
 
 
 def control_handlers(control: ModelControl | None) -> dict[str, UnaryHandler]:
