@@ -49,11 +49,11 @@ class Plan:
 FULL = Plan(
     name="full",
     rounds=7,
-    seconds=8.0,
+    seconds=7.0,
     warmup_s=1.0,
     reference_s=3.0,
     virtual_requests=2500,
-    virtual_seeds=5,
+    virtual_seeds=3,
     confirm_rounds=3,
     confirm_s=10.0,
     saturation_s=3.0,
