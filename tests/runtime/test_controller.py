@@ -398,6 +398,27 @@ def test_what_is_told_of_one_load_is_not_taken_for_the_next(broken: bool, asked_
 
 
 @virtual
+async def test_an_unload_waits_for_what_a_replace_that_is_called_off_still_drains(loop: VirtualLoop) -> None:
+    shelf = Shelf(memory={1: 10, 2: 60, 3: 60})
+    control = await Control.open(loop, shelf=shelf, limits=AdminLimits(memory_bytes_max=100))
+    await control.load("green", 2)
+    shelf.model(2).wait = lambda rows: control.clock.spend(100 * S)
+    slow = control.infer(slot="green")
+    await asyncio.sleep(1)
+    old = control.admin.fleet.model("m").slots["green"]
+    await control.load("green", 3, wait=False, replace=True)
+    unload = asyncio.ensure_future(control.unload("green"))
+    await asyncio.sleep(50)
+    assert (unload.done(), old.state) == (False, SlotState.DRAINING)
+    shelf.size_bytes = 40
+    assert (await refused(control.load("red", 3))).refusal is Refusal.SLOT_MEMORY, "it is still resident"
+    await unload
+    assert (slow.response.slot, old.state, old.cargo) == ("green", SlotState.EMPTY, None)
+    assert "green" not in control.admin.fleet.model("m").slots
+    await control.load("red", 3)
+
+
+@virtual
 async def test_replacing_in_place_says_what_it_costs_and_refuses_meanwhile(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
     control.shelf.load_s = 10
