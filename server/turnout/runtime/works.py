@@ -21,11 +21,12 @@ _ON_THE_WAY = (SlotState.LOADING, SlotState.WARMING)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a slot is to be filled with, and what that is held to."""
+    """What a slot is to be filled with, and what that is held to. `request_id`: of who waits for it, if anybody."""
 
     source: ModelSource
     artefact: Artefact
     gates: Gates
+    request_id: str = ""
 
 
 Done = Callable[[Slot], Awaitable[None]]
