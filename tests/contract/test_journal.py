@@ -92,6 +92,18 @@ def test_lines_are_numbered_and_read_newest_first(journal: Journal) -> None:
     assert journal.lines("unknown", 10) == []
 
 
+def test_requests_are_forgotten_with_what_is_written_next_or_not_at_all(journal: Journal) -> None:
+    for number, name in enumerate(("a", "b", "c")):
+        journal.commit(number, replace(state(), version=number + 1), [], Remembered(name, "f", 1))
+    with pytest.raises(JournalConflict):
+        journal.commit(0, replace(state(), version=1), [], None, ["a"])
+    assert journal.remembered("a", 2) is not None
+    journal.commit(3, replace(state(), version=4), [], Remembered("b", "g", 2), ["a", "b", "unknown"])
+    assert journal.remembered("a", 3) is None
+    assert journal.remembered("b", 3) == Remembered("b", "g", 2), "it came again"
+    assert journal.remembered("c", 3) is not None
+
+
 def test_a_request_is_remembered_with_its_answer_for_a_day(journal: Journal) -> None:
     journal.commit(0, state(steps=1), [], Remembered("id", "f", 1_000))
     assert journal.remembered("id", 2_000) == Remembered("id", "f", 1_000)

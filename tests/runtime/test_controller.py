@@ -289,6 +289,77 @@ async def test_the_same_request_is_carried_out_once(loop: VirtualLoop) -> None:
     assert count == 1
 
 
+def swapping(control: Control, ask: Ask) -> Any:
+    async def work() -> bytes:
+        await control.swap("green", ask=ask)
+        return b"first"
+
+    return control.admin.requests.once(ask, work, lambda: b"current")
+
+
+@virtual
+async def test_a_request_that_was_overtaken_is_carried_out_when_it_comes_again(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    await control.load("green", 2)
+    await control.weights(blue=9_000, green=1_000)
+    control.pause_s = 1
+    ask = again(ALICE, request_id="id", fingerprint="f")
+    pending = asyncio.ensure_future(swapping(control, ask))
+    await asyncio.sleep(1.5)
+    await control.roll_back()
+    assert (await refused(pending)).refusal is Refusal.OPERATION_IN_PROGRESS
+    assert control.journal.remembered("id", control.now_ns()) is None
+    later = await control.restarted()
+    assert later.in_force == {"blue": 10_000}
+    assert await swapping(later, ask) == b"first"
+    assert later.in_force == {"green": 10_000}
+
+
+@pytest.mark.parametrize("how", ["fails", "called off"])
+def test_a_load_that_was_waited_for_and_came_to_nothing_is_begun_when_it_comes_again(how: str) -> None:
+    @virtual
+    async def run(loop: VirtualLoop) -> None:
+        control = await Control.open(loop)
+        control.shelf.load_s, ask = 10, again(ALICE, request_id="id", fingerprint="f")
+
+        def loading(of: Control) -> Any:
+            async def work() -> bytes:
+                await of.load("green", 2, ask=ask)
+                return b"first"
+
+            return of.admin.requests.once(ask, work, lambda: b"current")
+
+        if how == "fails":
+            control.shelf.failing[2] = "it crashes"
+        task = asyncio.ensure_future(loading(control))
+        await asyncio.sleep(1)
+        assert control.journal.remembered("id", control.now_ns()) is not None
+        if how == "called off":
+            await control.unload("green")
+        await refused(task)
+        control.shelf.failing.clear()
+        if how == "called off":
+            assert await loading(control) == b"first"
+        else:
+            later = await control.restarted()
+            assert await loading(later) == b"first"
+            assert later.state("green") == "READY m/2"
+            assert await loading(later) == b"first", "and that is remembered"
+
+    run()
+
+
+@virtual
+async def test_requests_that_were_not_written_are_remembered_up_to_a_bound(loop: VirtualLoop) -> None:
+    control = await Control.open(loop)
+    ledger = control.controller.ledger
+    for number in range(10_500):
+        ledger.void("m", f"id-{number}")
+    assert len(ledger._void) == 10_000
+    await control.load("green", 2)
+    assert not ledger._void
+
+
 @virtual
 async def test_a_caller_that_leaves_does_not_stop_its_change(loop: VirtualLoop) -> None:
     control = await Control.open(loop, pause_s=1)
@@ -395,6 +466,27 @@ def test_what_is_told_of_one_load_is_not_taken_for_the_next(broken: bool, asked_
         assert control.journal.states()["m"].slots["green"].state.value == is_now.split(maxsplit=1)[0]
 
     run()
+
+
+@virtual
+async def test_an_unload_waits_for_what_a_replace_that_is_called_off_still_drains(loop: VirtualLoop) -> None:
+    shelf = Shelf(memory={1: 10, 2: 60, 3: 60})
+    control = await Control.open(loop, shelf=shelf, limits=AdminLimits(memory_bytes_max=100))
+    await control.load("green", 2)
+    shelf.model(2).wait = lambda rows: control.clock.spend(100 * S)
+    slow = control.infer(slot="green")
+    await asyncio.sleep(1)
+    old = control.admin.fleet.model("m").slots["green"]
+    await control.load("green", 3, wait=False, replace=True)
+    unload = asyncio.ensure_future(control.unload("green"))
+    await asyncio.sleep(50)
+    assert (unload.done(), old.state) == (False, SlotState.DRAINING)
+    shelf.size_bytes = 40
+    assert (await refused(control.load("red", 3))).refusal is Refusal.SLOT_MEMORY, "it is still resident"
+    await unload
+    assert (slow.response.slot, old.state, old.cargo) == ("green", SlotState.EMPTY, None)
+    assert "green" not in control.admin.fleet.model("m").slots
+    await control.load("red", 3)
 
 
 @virtual

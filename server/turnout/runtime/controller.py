@@ -237,12 +237,14 @@ class Controller:
                 case Fill():
                     if order is None:
                         raise AssertionError("a slot is filled by an order")
-                    done = partial(self._filled, desk, _etag(desk, effect.slot))
+                    done = partial(self._filled, desk, _etag(desk, effect.slot), order.request_id)
                     self.works.fill(desk.model, effect.slot, order, done)
         self._time_bake(desk)
 
-    async def _filled(self, desk: Desk, etag: int, slot: Slot) -> None:
+    async def _filled(self, desk: Desk, etag: int, request_id: str, slot: Slot) -> None:
         ready = slot.state is SlotState.READY
+        if not ready:
+            self.ledger.void(desk.model.name, request_id)  # who waits is told that it failed, and may ask again
         await self._tell(desk, Loaded(slot.name) if ready else Lost(slot.name, slot.message), SlotState.LOADING, etag)
 
     async def _emptied(self, desk: Desk, etag: int, slot: Slot) -> None:

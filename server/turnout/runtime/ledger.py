@@ -10,6 +10,8 @@ from turnout.core.snapshot import Line, Remembered
 from turnout.core.traffic import Traffic
 from turnout.runtime.ports import Journal, Offload
 
+_VOID_MAX = 10_000  # while the journal cannot be written; of older ones, a replay may then say that they were done
+
 
 class Ledger:
     """Used on the loop thread; for one model, one call at a time."""
@@ -21,7 +23,8 @@ class Ledger:
         # Models of which a write failed and may be there all the same, and the lines that would take it back.
         self._doubtful: dict[str, Sequence[Line]] = {}
         self._owed: dict[str, list[Line]] = {}  # of what is in force and not written; they go with the next write
-        self._void: set[str] = set()  # ids of requests that may be written and were not carried out
+        # Ids of requests that may be written and came to nothing, with their models: forgotten with the next write.
+        self._void: dict[str, str] = {}
 
     async def start(self) -> dict[str, Traffic]:
         """Every model's last state.
@@ -40,8 +43,14 @@ class Ledger:
     def owe(self, model: str, lines: Sequence[Line], void: str = "") -> None:
         """These are to be written with the next state. `void`: the request that they tell about did not happen."""
         self._owed.setdefault(model, []).extend(lines)
-        if void:
-            self._void.add(void)
+        self.void(model, void)
+
+    def void(self, model: str, request_id: str) -> None:
+        """This request ("": none) came to nothing: when it comes again it is new, after a restart too."""
+        if request_id:
+            while len(self._void) >= _VOID_MAX:
+                del self._void[next(iter(self._void))]
+            self._void[request_id] = model
 
     async def write(
         self, state: Traffic, lines: Sequence[Line], request: Remembered | None = None, undo: Sequence[Line] = ()
@@ -63,18 +72,19 @@ class Ledger:
                     owed = self._owed[model] = [*self._doubtful[model], *owed]
                 self._versions[model] = found
                 del self._doubtful[model]
+            void = [request_id for request_id, its in self._void.items() if its == model]
             expected = self._versions.get(model, 0)
             stored = replace(state, version=expected + 1)
-            numbered = await self._offload(self._journal.commit, expected, stored, [*owed, *lines], request)
+            numbered = await self._offload(self._journal.commit, expected, stored, [*owed, *lines], request, void)
         except BaseException:  # also a caller that leaves: the thread that writes goes on
             self._doubtful[model] = undo
             if request is not None:
-                self._void.add(request.request_id)
+                self.void(model, request.request_id)
             raise
         self._versions[model] = expected + 1
         self._owed.pop(model, None)
-        if request is not None:
-            self._void.discard(request.request_id)
+        for request_id in [*void, *([request.request_id] if request is not None else [])]:
+            self._void.pop(request_id, None)
         return numbered[len(owed) :]
 
     async def remembered(self, request_id: str, now_ns: int) -> Remembered | None:

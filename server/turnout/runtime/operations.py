@@ -71,9 +71,15 @@ class Operations:
         gates.results.append(GateResult(Gate.DIGEST, Verdict.PASS))
         if not known and ask.validate_only:
             return cost
-        step = await self.controller.change(model, command, ask, Order(source, artefact, gates))
+        order = Order(source, artefact, gates, ask.request_id if wait else "")
+        step = await self.controller.change(model, command, ask, order)
         if wait and not ask.validate_only:
-            await self._loaded(model, command, bool(step.changes))
+            try:
+                await self._loaded(model, command, bool(step.changes))
+            except ControlError:
+                if step.changes:
+                    self.controller.ledger.void(model, ask.request_id)
+                raise
         return cost
 
     async def unload(self, model: str, command: Unload, ask: Ask, wait: bool) -> None:

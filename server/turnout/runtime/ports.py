@@ -158,9 +158,15 @@ class Journal(Protocol):
         """Of the model's last state; 0: there is none."""
 
     def commit(
-        self, expected: int, state: Traffic, lines: Sequence[Line], request: Remembered | None = None
+        self,
+        expected: int,
+        state: Traffic,
+        lines: Sequence[Line],
+        request: Remembered | None = None,
+        forget: Sequence[str] = (),
     ) -> list[Line]:
-        """Write a model's next state, the lines that tell of it and the request that led to it: all or nothing.
+        """Write a model's next state, the lines that tell of it and the request that led to it, and forget requests by
+        their ids: all or nothing.
 
         Returns:
             The lines with their numbers, which only grow.

@@ -21,11 +21,12 @@ _ON_THE_WAY = (SlotState.LOADING, SlotState.WARMING)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a slot is to be filled with, and what that is held to."""
+    """What a slot is to be filled with, and what that is held to. `request_id`: of who waits for it, if anybody."""
 
     source: ModelSource
     artefact: Artefact
     gates: Gates
+    request_id: str = ""
 
 
 Done = Callable[[Slot], Awaitable[None]]
@@ -41,21 +42,22 @@ class Works:
     def __init__(self, opener: Opener, observer: Observer) -> None:
         self.opener = opener
         self._observer = observer
-        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, str], list[asyncio.Task[None]]] = {}  # of each slot, the oldest first
         self._fills: set[asyncio.Task[None]] = set()
 
     def fill(self, model: Model, name: str, order: Order, done: Done) -> None:
         """Load into a slot once it is empty; `done` is told when it is READY or FAILED, unless it is called off."""
         slot = self.slot(model, name)
         slot.size_bytes = order.artefact.size_bytes
-        self._fills.add(self._start(model, name, self._fill(slot, order, done, self._last(model, name))))
+        self._fills.add(self._start(model, name, self._fill(slot, order, done, self._under_way(model, name))))
 
     def empty(self, model: Model, name: str, done: Done) -> None:
         """Call off what fills a slot, let those under way finish, free what it holds; then tell `done`."""
-        last = self._last(model, name)
-        if last is not None and last in self._fills:
-            last.cancel()
-        self._start(model, name, self._empty(model, self.slot(model, name), done, last))
+        before = self._under_way(model, name)
+        for task in before:
+            if task in self._fills:
+                task.cancel()
+        self._start(model, name, self._empty(model, self.slot(model, name), done, before))
 
     def slot(self, model: Model, name: str) -> Slot:
         """The slot by its name, made if it is not there."""
@@ -63,34 +65,35 @@ class Works:
 
     async def settled(self, model: str, name: str) -> None:
         """Returns when nothing is under way for a slot."""
-        while (task := self._tasks.get((model, name))) is not None:
-            await asyncio.wait({task})
+        while tasks := self._tasks.get((model, name)):
+            await asyncio.wait(tasks)
 
     async def stop(self) -> None:
         """Call off every fill, and wait for nothing else: what drains ends with the server."""
-        tasks = list(self._tasks.values())
+        tasks = [task for tasks in self._tasks.values() for task in tasks]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def _last(self, model: Model, name: str) -> asyncio.Task[None] | None:
-        return self._tasks.get((model.name, name))
+    def _under_way(self, model: Model, name: str) -> list[asyncio.Task[None]]:
+        return list(self._tasks.get((model.name, name), ()))
 
     def _start(self, model: Model, name: str, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         key = (model.name, name)
-        self._tasks[key] = task
+        self._tasks.setdefault(key, []).append(task)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._fills.discard(task)
-            if self._tasks.get(key) is task:
+            self._tasks[key].remove(task)
+            if not self._tasks[key]:
                 del self._tasks[key]
 
         task.add_done_callback(ended)
         return task
 
-    async def _fill(self, slot: Slot, order: Order, done: Done, before: asyncio.Task[None] | None) -> None:
+    async def _fill(self, slot: Slot, order: Order, done: Done, before: list[asyncio.Task[None]]) -> None:
         await _after(before)
         try:
             await self.opener.fill(slot, order.source, order.artefact, order.gates)
@@ -105,20 +108,23 @@ class Works:
             slot.move(SlotState.FAILED, f"internal error (error id {error_id})")
         await done(slot)
 
-    async def _empty(self, model: Model, slot: Slot, done: Done, before: asyncio.Task[None] | None) -> None:
+    async def _empty(self, model: Model, slot: Slot, done: Done, before: list[asyncio.Task[None]]) -> None:
         await _after(before)
         if slot.state is SlotState.READY:
             await slot.unload()
         elif slot.state is SlotState.FAILED:
             slot.move(SlotState.EMPTY)
             slot.revision = None
-        slot.gates, slot.size_bytes, slot.warnings = None, 0, ()
-        routed = model.route is not None and any(target.slot == slot.name for target in model.route.targets)
-        if self._last(model, slot.name) is asyncio.current_task() and not routed:
-            model.slots.pop(slot.name, None)
+        slot.gates, slot.warnings = None, ()
+        if self._under_way(model, slot.name)[-1] is asyncio.current_task():
+            slot.size_bytes = 0  # else it is what the next load reserves
+            routed = model.route is not None and any(target.slot == slot.name for target in model.route.targets)
+            if not routed:
+                model.slots.pop(slot.name, None)
         await done(slot)
 
 
-async def _after(before: asyncio.Task[None] | None) -> None:
-    if before is not None:
-        await asyncio.wait({before})
+async def _after(before: list[asyncio.Task[None]]) -> None:
+    """All of them: one that is called off ends at once, and what it waited for may go on."""
+    if before:
+        await asyncio.wait(before)

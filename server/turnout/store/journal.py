@@ -138,7 +138,12 @@ class SqliteJournal:
             return _version(connection, model)
 
     def commit(
-        self, expected: int, state: Traffic, lines: Sequence[Line], request: Remembered | None = None
+        self,
+        expected: int,
+        state: Traffic,
+        lines: Sequence[Line],
+        request: Remembered | None = None,
+        forget: Sequence[str] = (),
     ) -> list[Line]:
         with self._transaction(write=True) as connection:
             if (found := _version(connection, state.model)) != expected:
@@ -154,6 +159,8 @@ class SqliteJournal:
                 numbered.append(replace(line, seq=seq))
             if numbered:
                 connection.execute("DELETE FROM transitions WHERE seq <= ?", (numbered[-1].seq - LINES_MAX,))
+            for request_id in forget:
+                connection.execute("DELETE FROM request_ids WHERE request_id = ?", (request_id,))
             if request is not None:
                 _remember(connection, request)
         return numbered

@@ -34,7 +34,12 @@ class MemoryJournal:
             return self._version(model)
 
     def commit(
-        self, expected: int, state: Traffic, lines: Sequence[Line], request: Remembered | None = None
+        self,
+        expected: int,
+        state: Traffic,
+        lines: Sequence[Line],
+        request: Remembered | None = None,
+        forget: Sequence[str] = (),
     ) -> list[Line]:
         with self._turn:
             if (found := self._version(state.model)) != expected:
@@ -43,6 +48,8 @@ class MemoryJournal:
             numbered = [replace(line, seq=self._seq + number) for number, line in enumerate(lines, 1)]
             self._seq += len(numbered)
             self._lines = (self._lines + numbered)[-LINES_MAX:]
+            for request_id in forget:
+                self._requests.pop(request_id, None)
             if request is not None:
                 self._forget(request.time_ns)
                 self._requests[request.request_id] = request
