@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import onnxruntime as ort
 
 from turnout.backends.onnx.contents import Contents
+from turnout.backends.onnx.memory import give_large_buffers_back
 from turnout.backends.onnx.options import (
     not_honoured,
     provider_chain,
@@ -98,6 +99,7 @@ class OnnxBackend:
         Raises:
             LoadError: the file is no model that ONNX Runtime runs here, or has an input or output that is no tensor.
         """
+        give_large_buffers_back()
         sessions: list[OnnxSession] = []
         names = []
         placement = self._place(execution)
