@@ -288,13 +288,18 @@ def test_another_shape_goes_by_its_own_hold() -> None:
 def test_a_lane_that_is_held_goes_before_a_full_one() -> None:
     """Otherwise a shape with many clients would pass one with few for ever: each end of a run begins the hold anew."""
     queue, now_ns = learned_queue()
-    queue.poll(now_ns)
-    queue.offer(entry(0, now_ns + 100 * US, "a"))
-    assert not queue.poll(now_ns + 100 * US)
+    queue.offer(entry(0, now_ns - 200 * US, "a"))
     for number in range(1, 9):
-        queue.offer(entry(number, now_ns + 150 * US, "b"))
-    assert [one.item for one in queue.poll(now_ns + 150 * US).batch] == [0]
-    assert len(queue.poll(now_ns + 160 * US).batch) == 8
+        queue.offer(entry(number, now_ns - 100 * US, "b"))
+    assert [one.item for one in queue.poll(now_ns).batch] == [0]
+    assert len(queue.poll(now_ns + COST[1]).batch) == 8
+
+
+def test_a_lane_alone_is_held() -> None:
+    """The control of the test above."""
+    queue, now_ns = learned_queue()
+    queue.offer(entry(0, now_ns - 200 * US, "a"))
+    assert queue.poll(now_ns).hold_ns is not None
 
 
 def test_the_oldest_request_has_its_turn_among_any_number_of_shapes() -> None:

@@ -395,6 +395,7 @@ async def test_exceptions_of_every_handler_stay_inside() -> None:
         "ModelReady",
         "ModelStatistics",
         "RepositoryIndex",
+        "ServerReady",
     ]
 
 
