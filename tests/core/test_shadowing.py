@@ -31,9 +31,19 @@ from turnout.core.control import etag_of, step
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.filling import free_slot
 from turnout.core.ids import Revision
-from turnout.core.shadow_rules import SHADOWS_MAX, Comparator, Method, ShadowLimits, ShadowRule, check_rule
+from turnout.core.shadow_rules import (
+    SHADOWS_MAX,
+    Comparator,
+    Method,
+    ShadowLimits,
+    ShadowRule,
+    check_outputs,
+    check_rule,
+)
 from turnout.core.slots import SlotState
+from turnout.core.tensors import Signature, TensorSpec
 from turnout.core.traffic import Traffic
+from turnout_wire.tensors import DataType
 
 NOW = 10**12
 BAKE = 600 * 10**9
@@ -191,6 +201,32 @@ def test_rules_at_their_bounds_are_taken() -> None:
         Comparator("x" * 512, Method.JS, threshold=0),
     )
     check_rule(rule(sample_bp=1, noise_bp=10_000, salt="s" * 64, queue_max=1, comparators=methods))
+
+
+SIGNATURE = Signature(
+    (),
+    (
+        TensorSpec("ok", DataType.FP32, (-1, 10)),
+        TensorSpec("y", DataType.FP32, (-1,)),
+        TensorSpec("s", DataType.BYTES, (-1,)),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("comparator", "field", "words"),
+    [
+        (Comparator("z", Method.JS), "output", "the model has no output 'z', it has 'ok', 'y', 's'"),
+        (Comparator("s", Method.ALLCLOSE), "method", "output 's' is of BYTES, which only EXACT can compare"),
+    ],
+)
+def test_comparators_are_of_outputs_that_the_model_has(comparator: Comparator, field: str, words: str) -> None:
+    good = (Comparator("s", Method.EXACT), Comparator("y", Method.ALLCLOSE))
+    check_outputs(rule(comparators=good), SIGNATURE)
+    with pytest.raises(ControlError) as caught:
+        check_outputs(rule(comparators=(*good, comparator)), SIGNATURE)
+    assert (caught.value.refusal, caught.value.field) == (Refusal.INVALID_SPEC, f"rule.comparators[2].{field}")
+    assert words in caught.value.message
 
 
 def test_limits_of_the_server_fill_what_is_not_said_and_refuse_more() -> None:

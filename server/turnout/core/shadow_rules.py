@@ -10,6 +10,8 @@ from enum import Enum
 
 from turnout.core.buckets import BASIS_POINTS, bucket_of, salted
 from turnout.core.errors import ControlError, Refusal
+from turnout.core.tensors import Signature
+from turnout_wire.tensors import DataType
 
 SHADOWS_MAX = 8  # rules of one model: each may copy every request
 COMPARATORS_MAX = 64
@@ -119,6 +121,24 @@ def check_rule(rule: ShadowRule) -> None:
         if value < 1:
             raise _invalid(f"{name} is {value}, it must be at least 1", name)
     _check_comparators(rule.comparators)
+
+
+def check_outputs(rule: ShadowRule, signature: Signature) -> None:
+    """Raises:
+    ControlError: INVALID_SPEC, a comparator is of no output of the model, or of one that it cannot compare.
+    """
+    for index, comparator in enumerate(rule.comparators):
+        spec = signature.output_by_name.get(comparator.output)
+        if spec is None:
+            known = ", ".join(f"'{name}'" for name in signature.output_names)
+            raise _invalid(
+                f"the model has no output '{comparator.output[:128]}', it has {known}", f"comparators[{index}].output"
+            )
+        if spec.datatype is DataType.BYTES and comparator.method is not Method.EXACT:
+            raise _invalid(
+                f"output '{comparator.output}' is of BYTES, which only EXACT can compare",
+                f"comparators[{index}].method",
+            )
 
 
 # What each method can be told, beyond which output.
