@@ -26,6 +26,7 @@ from turnout.backends.threads import ThreadExecutors, offload
 from turnout.config import Config
 from turnout.core.errors import LoadError
 from turnout.core.model import Placement
+from turnout.core.shadow_rules import ShadowLimits
 from turnout.runtime.admin import Admin, AdminLimits
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher
@@ -186,7 +187,8 @@ async def _open(config: Config, observer: LogObserver, journal: Journal, message
         warmup_bytes_max=config.warmup_bytes_max,
         message_limit=message_limit,
     )
-    limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9))
+    shadow = ShadowLimits(config.shadow_queue_max, config.shadow_bytes_max, int(config.shadow_deadline_s * 1e9))
+    limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9), shadow)
     admin = Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
     try:
         known = bool(await offload(journal.states))  # before the start writes to it

@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status
 from turnout.core.commands import (
     Assign,
     Change,
+    ClearShadow,
     Command,
     Empty,
     Fill,
@@ -25,6 +26,7 @@ from turnout.core.commands import (
     Loaded,
     Lost,
     Rollback,
+    SetShadow,
     SetWeights,
     Swap,
     Unload,
@@ -34,7 +36,9 @@ from turnout.core.control import etag_of, step
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.ids import Revision
 from turnout.core.routing import STICKY_METADATA, Pin, StickyKey
+from turnout.core.shadow_rules import ShadowLimits
 from turnout.core.traffic import Traffic
+from turnout.transport.shadow_codec import read_rule, shadow_rule
 from turnout_wire.admin import DETAILS_KEY, ERROR_DOMAIN, METHODS
 from turnout_wire.gen import slots_pb2 as pb
 
@@ -133,7 +137,7 @@ class FakeAdmin:
         )  # fmt: skip
         line.time.FromNanoseconds(self._now_ns)
         self.transitions.append(line)
-        kind = pb.MODEL_EVENT_TYPE_ROUTE if change.object == "route" else pb.MODEL_EVENT_TYPE_SLOT
+        kind = pb.MODEL_EVENT_TYPE_SLOT if change.object.startswith("slots/") else pb.MODEL_EVENT_TYPE_ROUTE
         self.events.append(
             pb.ModelEvent(resume_token=str(line.seq), event_type=kind, model=self.model(model), transition=line)
         )
@@ -190,6 +194,13 @@ class FakeAdmin:
                 sticky = StickyKey(key.metadata_key, key.request_parameter, key.salt)
         pins = tuple(Pin(pin.metadata_key, pin.value, pin.slot) for pin in request.pins) if request.set_pins else None
         return pb.SetWeightsResponse(model=self._change(request, SetWeights(weights, sticky, pins)))
+
+    def _SetShadow(self, request: pb.SetShadowRequest, _: object) -> pb.SetShadowResponse:
+        rule = ShadowLimits().bounded(read_rule(request))
+        return pb.SetShadowResponse(model=self._change(request, SetShadow(rule)))
+
+    def _ClearShadow(self, request: pb.ClearShadowRequest, _: object) -> pb.ClearShadowResponse:
+        return pb.ClearShadowResponse(model=self._change(request, ClearShadow(request.slot)))
 
     def _GetModel(self, request: pb.GetModelRequest, _: object) -> pb.GetModelResponse:
         if request.model not in self.states:
@@ -260,6 +271,7 @@ class FakeAdmin:
                 message.route.sticky_key.request_parameter = route.sticky.parameter
             for pin in route.pins:
                 message.route.pins.add(metadata_key=pin.metadata, value=pin.value, slot=pin.slot)
+            message.route.shadows.extend(shadow_rule(rule) for rule in route.shadows)
         return message
 
 

@@ -54,9 +54,12 @@ class SlotServiceStub:
     SwapSlots: Unary[pb.SwapSlotsRequest, pb.SwapSlotsResponse]
     RollbackModel: Unary[pb.RollbackModelRequest, pb.RollbackModelResponse]
     SetWeights: Unary[pb.SetWeightsRequest, pb.SetWeightsResponse]
+    SetShadow: Unary[pb.SetShadowRequest, pb.SetShadowResponse]
+    ClearShadow: Unary[pb.ClearShadowRequest, pb.ClearShadowResponse]
     GetModel: Unary[pb.GetModelRequest, pb.GetModelResponse]
     ListModels: Unary[pb.ListModelsRequest, pb.ListModelsResponse]
     WatchModel: Stream[pb.WatchModelRequest, pb.ModelEvent]
+    WatchComparisons: Stream[pb.WatchComparisonsRequest, pb.ComparisonEvent]
     ListTransitions: Unary[pb.ListTransitionsRequest, pb.ListTransitionsResponse]
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -71,9 +74,12 @@ class SlotServiceAioStub:
     SwapSlots: AioUnary[pb.SwapSlotsRequest, pb.SwapSlotsResponse]
     RollbackModel: AioUnary[pb.RollbackModelRequest, pb.RollbackModelResponse]
     SetWeights: AioUnary[pb.SetWeightsRequest, pb.SetWeightsResponse]
+    SetShadow: AioUnary[pb.SetShadowRequest, pb.SetShadowResponse]
+    ClearShadow: AioUnary[pb.ClearShadowRequest, pb.ClearShadowResponse]
     GetModel: AioUnary[pb.GetModelRequest, pb.GetModelResponse]
     ListModels: AioUnary[pb.ListModelsRequest, pb.ListModelsResponse]
     WatchModel: AioStream[pb.WatchModelRequest, pb.ModelEvent]
+    WatchComparisons: AioStream[pb.WatchComparisonsRequest, pb.ComparisonEvent]
     ListTransitions: AioUnary[pb.ListTransitionsRequest, pb.ListTransitionsResponse]
 
     def __init__(self, channel: grpc.aio.Channel) -> None:

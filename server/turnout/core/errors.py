@@ -54,7 +54,7 @@ class Refusal(Enum):
     MODEL_NOT_FOUND = "no such model"
     SLOT_NOT_FOUND = "no such slot"
     REVISION_NOT_FOUND = "no such revision in the repository"
-    SLOT_ROUTED = "the slot has traffic, or is kept for a rollback"
+    SLOT_ROUTED = "the slot has traffic or a shadow rule, or is kept for a rollback"
     SLOT_OCCUPIED = "the slot holds a revision"
     SLOT_NOT_READY = "the slot cannot serve"
     ROLLBACK_TARGET_UNLOADED = "there is nothing loaded to go back to"

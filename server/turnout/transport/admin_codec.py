@@ -17,6 +17,7 @@ from turnout.core.snapshot import Line
 from turnout.runtime.operations import Wanted
 from turnout.runtime.requests import Ask
 from turnout.runtime.views import CountsView, ModelView, ReplaceCost, SlotView
+from turnout.transport.shadow_codec import shadow_rule
 from turnout_wire.gen import slots_pb2 as pb
 
 REASON_CHARACTERS_MAX = 1024
@@ -157,6 +158,7 @@ def _route(route: Route) -> pb.Route:
         etag=str(route.generation),
         weights=[pb.SlotWeight(slot=slot, weight_bp=weight) for slot, weight in route.weights.items()],
         pins=[pb.Pin(metadata_key=pin.metadata, value=pin.value, slot=pin.slot) for pin in route.pins],
+        shadows=[shadow_rule(rule) for rule in route.shadows],
         intervals=[pb.Interval(start_bp=i.start_bp, end_bp=i.end_bp, slot=i.target.slot) for i in route.intervals],
     )
     sticky = route.sticky
