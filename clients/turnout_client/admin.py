@@ -71,6 +71,12 @@ class AdminClient:
     def set_weights(self, request: pb.SetWeightsRequest) -> pb.SetWeightsResponse:
         return self._ask(self._stub.SetWeights, request)
 
+    def set_shadow(self, request: pb.SetShadowRequest) -> pb.SetShadowResponse:
+        return self._ask(self._stub.SetShadow, request)
+
+    def clear_shadow(self, request: pb.ClearShadowRequest) -> pb.ClearShadowResponse:
+        return self._ask(self._stub.ClearShadow, request)
+
     def transitions(self, model: str = "", since_seq: int = 0) -> Iterator[pb.Transition]:
         """The journal, newest first, fetched as it is read."""
         token = ""

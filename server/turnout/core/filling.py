@@ -163,12 +163,13 @@ def unload(state: Traffic, command: Unload, now_ns: int) -> Outcome:
             model=state.model,
             slot=name,
         )
-    if state.shadow(name) is not None:
+    if (rule := state.shadow(name)) is not None:
         raise ControlError(
             Refusal.SLOT_ROUTED,
             f"slot '{name}' of model '{state.model}' has a shadow rule: clear it first",
             model=state.model,
             slot=name,
+            sample_bp=rule.sample_bp,
         )
     if state.held == name and not command.end_bake:
         raise _held(state, name)
