@@ -199,7 +199,7 @@ class Ranking:
     def overlaps(self, k: int) -> Array:
         """The share of the k first that both sides have, in any order, of each row."""
         k = min(k, self._places.shape[-1])
-        top = self._places < k
+        top: Array = self._places < k
         shares: Array = np.add.reduce(top[:, 0] & top[:, 1], -1) / k
         return shares
 
