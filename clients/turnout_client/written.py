@@ -22,9 +22,7 @@ def share(written: object, where: str, also: str = "") -> int:
     """`10%`, `10.25%`, or basis points: `1000`, `1000bp`. `also`: what else may be written there."""
     match = _SHARE.fullmatch(str(written)) if isinstance(written, str | int) and not isinstance(written, bool) else None
     if match is None:
-        raise SpecError(
-            f"{where}: {written!r} is no share: write 10% (up to two decimals) or basis points (1000){also}"
-        )
+        raise SpecError(f"{where}: {written!r} is no share: write 10% (two decimals) or basis points (1000){also}")
     return int(match["bp"]) if match["bp"] else round(float(match["percent"]) * 100)
 
 

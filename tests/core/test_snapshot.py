@@ -6,10 +6,10 @@ import pytest
 
 from support.shadows import shadow_rule
 from turnout.core.commands import ClearShadow, Load, Loaded, Lost, SetShadow, SetWeights, Swap
+from turnout.core.comparators import Comparator, Method
 from turnout.core.control import step
 from turnout.core.ids import Revision
 from turnout.core.routing import Pin, StickyKey
-from turnout.core.shadow_rules import Comparator, Method
 from turnout.core.snapshot import FORM, dump, load
 from turnout.core.traffic import Traffic
 

@@ -3,45 +3,19 @@ bounds of all that, with the field that is at fault. The comparison itself is `c
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
-from turnout.core.buckets import BASIS_POINTS, bucket_of, salted
+from turnout.core.buckets import BASIS_POINTS
+from turnout.core.comparators import Comparator, ComparatorError, check_comparator
 from turnout.core.errors import ControlError, Refusal
-from turnout.core.tensors import Signature
-from turnout_wire.tensors import DataType
+from turnout.core.sampling import is_noise, noise_salt, sampled, shadow_salt
+from turnout.core.tensors import Signature, TensorSpec
 
 SHADOWS_MAX = 8  # rules of one model: each may copy every request
 COMPARATORS_MAX = 64
-K_MAX = 1000
 _SALT_CHARACTERS_MAX = 64
 _OUTPUT_CHARACTERS_MAX = 512
-
-
-class Method(Enum):
-    """How two tensors are compared."""
-
-    EXACT = "EXACT"  # equal elements
-    ALLCLOSE = "ALLCLOSE"  # elements within atol + rtol * |live|
-    ARGMAX = "ARGMAX"  # the same class in each row
-    TOPK = "TOPK"  # the same k classes in each row, in any order
-    COSINE = "COSINE"  # 1 - cosine of rows
-    JS = "JS"  # Jensen-Shannon, of rows that are probabilities
-
-
-@dataclass(frozen=True, slots=True)
-class Comparator:
-    """How one output is compared. None: what is usual for its datatype."""
-
-    output: str
-    method: Method
-    atol: float | None = None
-    rtol: float | None = None
-    threshold: float | None = None
-    k: int | None = None
-    near_tie: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +43,16 @@ class ShadowRule:
     _noise_salt: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Not the salt alone: it may be that of a sticky key, and sampled requests are to be of all keys.
-        object.__setattr__(self, "_sample_salt", salted(f"shadow/{self.salt}"))
-        object.__setattr__(self, "_noise_salt", salted(f"noise/{self.salt}"))
+        object.__setattr__(self, "_sample_salt", shadow_salt(self.salt))
+        object.__setattr__(self, "_noise_salt", noise_salt(self.salt))
 
     def takes(self, inference_id: str) -> bool:
         """Whether a request is copied; the same in every process."""
-        return bucket_of(self._sample_salt, inference_id) < self.sample_bp
+        return sampled(self._sample_salt, inference_id, self.sample_bp)
 
     def repeats(self, inference_id: str) -> bool:
         """Whether a request that is copied also goes to its live revision once more, for the noise floor."""
-        return bucket_of(self._noise_salt, inference_id) < self.noise_bp
+        return is_noise(self._noise_salt, inference_id, self.noise_bp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,30 +100,7 @@ def check_outputs(rule: ShadowRule, signature: Signature) -> None:
     """Raises:
     ControlError: INVALID_SPEC, a comparator is of no output of the model, or of one that it cannot compare.
     """
-    for index, comparator in enumerate(rule.comparators):
-        spec = signature.output_by_name.get(comparator.output)
-        if spec is None:
-            known = ", ".join(f"'{name}'" for name in signature.output_names)
-            raise _invalid(
-                f"the model has no output '{comparator.output[:128]}', it has {known}", f"comparators[{index}].output"
-            )
-        if spec.datatype is DataType.BYTES and comparator.method is not Method.EXACT:
-            raise _invalid(
-                f"output '{comparator.output}' is of BYTES, which only EXACT can compare",
-                f"comparators[{index}].method",
-            )
-
-
-# What each method can be told, beyond which output.
-_PARAMETERS: dict[Method, frozenset[str]] = {
-    Method.EXACT: frozenset(),
-    Method.ALLCLOSE: frozenset({"atol", "rtol"}),
-    Method.ARGMAX: frozenset({"near_tie"}),
-    Method.TOPK: frozenset({"k", "threshold"}),
-    Method.COSINE: frozenset({"threshold"}),
-    Method.JS: frozenset({"threshold"}),
-}
-_THRESHOLD_MAX = {Method.TOPK: 1.0, Method.COSINE: 2.0, Method.JS: 1.0}
+    _check_each(rule.comparators, signature.output_by_name)
 
 
 def _check_comparators(comparators: Sequence[Comparator]) -> None:
@@ -168,26 +118,15 @@ def _check_comparators(comparators: Sequence[Comparator]) -> None:
         if (key := (comparator.output, comparator.method)) in seen:
             raise _invalid(f"output '{comparator.output}' is compared by {comparator.method.value} twice", at)
         seen.add(key)
-        _check_parameters(comparator, at)
+    _check_each(comparators, None)
 
 
-def _check_parameters(comparator: Comparator, at: str) -> None:
-    method = comparator.method
-    for name in ("atol", "rtol", "threshold", "k", "near_tie"):
-        value = getattr(comparator, name)
-        if value is None:
-            continue
-        if name not in _PARAMETERS[method]:
-            known = ", ".join(sorted(_PARAMETERS[method])) or "nothing"
-            raise _invalid(f"{method.value} takes no {name}, it takes {known}", f"{at}.{name}")
-        low, high = 0.0, math.inf
-        if name == "k":
-            low, high = 1, K_MAX
-        elif name == "threshold":
-            high = _THRESHOLD_MAX[method]
-        if not (low <= value <= high and math.isfinite(value)):
-            to = f" to {high:g}" if math.isfinite(high) else ", and finite"
-            raise _invalid(f"{name} of {method.value} is {value:g}, it must be from {low:g}{to}", f"{at}.{name}")
+def _check_each(comparators: Sequence[Comparator], outputs: Mapping[str, TensorSpec] | None) -> None:
+    for index, comparator in enumerate(comparators):
+        try:
+            check_comparator(comparator, outputs)
+        except ComparatorError as error:
+            raise _invalid(str(error), f"comparators[{index}].{error.field}") from None
 
 
 def _refuse_beyond(name: str, value: float, limit: float, flag: str) -> None:

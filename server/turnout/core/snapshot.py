@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from turnout.core.comparators import Comparator, Method
 from turnout.core.ids import Revision
 from turnout.core.routing import Interval, Pin, Route, StickyKey, Target
-from turnout.core.shadow_rules import Comparator, Method, ShadowRule
+from turnout.core.shadow_rules import ShadowRule
 from turnout.core.slots import SlotState
 from turnout.core.traffic import SlotRecord, Traffic
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
 
+from turnout.core.comparators import Comparator, Method
 from turnout.core.errors import ControlError, Refusal
-from turnout.core.shadow_rules import Comparator, Method, ShadowRule
+from turnout.core.shadow_rules import ShadowRule
 from turnout_wire.gen import slots_pb2 as pb
 
 _METHODS: dict[int, Method] = {pb.ComparisonMethod.Value(f"COMPARISON_METHOD_{m.value}"): m for m in Method}
