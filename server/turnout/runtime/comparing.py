@@ -9,26 +9,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from turnout.core.comparators import Comparator
 from turnout.core.copies import Pair
 from turnout.core.divergence import compare
 from turnout.core.pairs import PairDivergence
+from turnout.core.tensors import Tensors
 from turnout.runtime.ports import Observer, Offload
 
 _CHUNK = 32
+_QUANTIZED = "int8"  # a variant whose numbers are not to be compared digit by digit
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is to be compared, and how. `done` is called on the loop thread; with None where comparing failed."""
+    """What is to be compared, and how. `done` is called on the loop thread, with a digest of the request's inputs; with
+    None where comparing failed."""
 
     pair: Pair
-    comparators: dict[str, tuple[Comparator, ...]]
+    comparators: Mapping[str, Sequence[Comparator]]
     batched: bool
-    done: Callable[[Pair, PairDivergence | None], None]
+    done: Callable[[Pair, PairDivergence | None, str], None]
 
 
 class Comparer:
@@ -58,25 +62,38 @@ class Comparer:
             for comparison, result in zip(chunk, results, strict=True):
                 if isinstance(result, Exception):
                     self._observer.handler_failed("compare", comparison.pair.copy.request.inference_id, result)
-                comparison.done(comparison.pair, None if isinstance(result, Exception) else result)
+                    comparison.done(comparison.pair, None, "")
+                else:
+                    comparison.done(comparison.pair, *result)
         self._task = None
 
 
-def _compare_all(chunk: Sequence[Comparison]) -> list[PairDivergence | Exception]:
-    results: list[PairDivergence | Exception] = []
+def _compare_all(chunk: Sequence[Comparison]) -> list[tuple[PairDivergence, str] | Exception]:
+    results: list[tuple[PairDivergence, str] | Exception] = []
     for comparison in chunk:
-        pair = comparison.pair
         try:
-            results.append(
-                compare(
-                    pair.copy.live.outputs,
-                    pair.shadow.outputs,
-                    comparison.comparators,
-                    quantized=pair.shadow.revision.variant == "int8",
-                    batched=comparison.batched,
-                )
-            )
+            results.append((_compare(comparison), digest_of(comparison.pair.copy.request.inputs)))
         except Exception as error:  # noqa: BLE001 - of one pair: the others are compared all the same
             results.append(error)
         time.sleep(0)
     return results
+
+
+def _compare(comparison: Comparison) -> PairDivergence:
+    live, shadow = comparison.pair.copy.live, comparison.pair.shadow
+    return compare(
+        live.outputs,
+        shadow.outputs,
+        comparison.comparators,
+        quantized=shadow.revision.variant == _QUANTIZED,
+        batched=comparison.batched,
+    )
+
+
+def digest_of(inputs: Tensors) -> str:
+    """Equal where a request is repeated: of names, datatypes, shapes and elements."""
+    digest = blake2b(digest_size=8)
+    for name, array in sorted(inputs.items()):
+        digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode(errors="surrogatepass"))
+        digest.update(repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes())
+    return digest.hexdigest()

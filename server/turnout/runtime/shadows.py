@@ -1,4 +1,4 @@
-"""Who gets copies of which requests, and what comes of comparing the answers.
+"""Who gets copies of which requests, and who is told what comes of comparing the answers.
 
 Live requests meet this in `offer` alone, after they were answered. What is counted is about two revisions: when the
 live or the shadow slot gets another one, or the rule changes, counting begins anew.
@@ -7,48 +7,68 @@ live or the shadow slot gets another one, or the rule changes, counting begins a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from turnout.core.copies import Copy, Drop, Pair, PairKind, Side
+from turnout.core.copies import Copy, Drop, PairKind, Side
 from turnout.core.errors import Reason, ServingError
+from turnout.core.pairs import Result
+from turnout.core.records import Compared, ShadowReport
+from turnout.core.references import Learned
+from turnout.core.sampling import Export, ExportSampler
+from turnout.core.shadow_rules import ShadowRule
+from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, bytes_of
 from turnout.runtime.comparing import Comparer
 from turnout.runtime.fleet import Fleet, Lease, Model
 from turnout.runtime.jobs import Answer
-from turnout.runtime.ports import ClockNs, ComparisonSink, Observer, Offload
-from turnout.runtime.shadowing import Shadowing
+from turnout.runtime.ports import ClockNs, ComparisonSink, Observer, Offload, PairStore
+from turnout.runtime.shadow_account import ShadowAccount
+from turnout.runtime.shadowing import Live, Shadowing
 
-WINDOW_S = 10.0
+TICK_S = 1.0
+KEPT_BYTES_MAX = 64 << 20  # tensors of a model's pairs that wait for the end of their window, where they may be stored
+SUMMARY_TICKS = 10
+_COIN_BITS = 64
 
 
 class Shadows:
     """All shadow rules at work. Used on the loop thread only.
 
     Args:
-        draw: chance: an integer in [0, n) for n.
-        sink: who is told of comparisons.
+        clock_ns: monotonic.
+        now_ns: the time of day.
+        random_bits: chance: that many random bits as an integer.
+        sink: who is told.
+        store: where pairs that differ are kept; None: nowhere.
     """
 
     def __init__(
         self,
         fleet: Fleet,
         clock_ns: ClockNs,
+        now_ns: ClockNs,
         offload: Offload,
         observer: Observer,
-        draw: Callable[[int], int],
+        random_bits: Callable[[int], int],
         sink: ComparisonSink,
+        store: PairStore | None = None,
     ) -> None:
+        self.account = ShadowAccount()
         self._fleet = fleet
         self._clock_ns = clock_ns
+        self._now_ns = now_ns
         self._observer = observer
-        self._draw = draw
+        self._random_bits = random_bits
         self._sink = sink
+        self._store = store
         self._comparer = Comparer(offload, observer)
         self._active: dict[tuple[str, str], Shadowing] = {}  # by model and shadow slot
+        self._samplers: dict[str, ExportSampler[Compared]] = {}  # by model
+        self._kept_bytes: Counter[str] = Counter()  # by model, in this window
         self._timer: asyncio.TimerHandle | None = None
-
-    def __iter__(self) -> Iterator[Shadowing]:
-        return iter(self._active.values())
+        self._ticks = 0
 
     def offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
         """Take copies of a request that was just answered, where rules ask for them."""
@@ -57,16 +77,31 @@ class Shadows:
         except Exception as error:  # noqa: BLE001 - a fault of our own must not reach the live request
             self._observer.handler_failed("shadow", request.inference_id, error)
 
-    def learn(self, model: str, inference_id: str, output: str, label: str) -> str:
-        """What the right answer to a request was; see `core/references`. Returns scored, unknown or duplicate."""
-        said = {shadowing.learn(inference_id, output, label) for shadowing in self if shadowing.model.name == model}
-        return next((one for one in ("scored", "duplicate") if one in said), "unknown")
+    def reports(self, model: str | None = None) -> list[ShadowReport]:
+        """Every rule at work (of one model) as it is now."""
+        return [shadowing.report() for place, shadowing in self._active.items() if model in (None, place[0])]
+
+    def learn(self, model: str, inference_id: str, output: str, label: int | Sequence[int]) -> Learned:
+        """What the right answer to a request was: every shadow of the model that answered it is scored.
+
+        Args:
+            output: by name; "": the first output with classes.
+
+        Raises:
+            ValueError: another number of labels than the request has rows.
+        """
+        said = {
+            shadowing.references.learn(inference_id, output, label)
+            for place, shadowing in self._active.items()
+            if place[0] == model
+        }
+        return next((each for each in (Learned.SCORED, Learned.DUPLICATE) if each in said), Learned.UNKNOWN)
 
     async def stop(self) -> None:
         """Copies that wait are forgotten, uncounted."""
         if self._timer is not None:
             self._timer.cancel()
-        for shadowing in self:
+        for shadowing in self._active.values():
             shadowing.close()
         await self._comparer.stop()
 
@@ -83,48 +118,86 @@ class Shadows:
             return  # nothing was computed
         copy: Copy | None = None
         for rule in route.shadows:
-            if not rule.takes(request.inference_id):
-                continue
-            shadowing = self._shadowing(model, rule, lease)
-            if shadowing is None:
+            if not rule.takes(request.inference_id) or (shadowing := self._shadowing(model, rule, lease)) is None:
                 continue
             if request.classes:
                 shadowing.drop(Drop.CLASSIFIED)
                 continue
             copy = copy or _copy(request, live, lease, self._clock_ns())
-            shadowing.offer(copy, noise=rule.repeats(request.inference_id))
+            shadowing.offer(copy, rule.repeats(request.inference_id))
 
     def _shadowing(self, model: Model, rule: ShadowRule, lease: Lease) -> Shadowing | None:
-        """The rule at work on the revisions of now; None: its slot holds nothing."""
+        """The rule at work on the revisions of now; None: its slot holds nothing that could run."""
         place = (model.name, rule.slot)
         slot = model.slots.get(rule.slot)
-        revision = slot.revision if slot is not None else None
+        revision = slot.revision if slot is not None and slot.state is SlotState.READY else None
         active = self._active.get(place)
         if active is not None and active.fits(rule, lease.cargo.revision, revision):
             return active
         self._end(place)
-        if slot is None or revision is None or slot.state is not SlotState.READY:
+        if slot is None or revision is None:
             return None
-        live = Live(lease.slot, lease.cargo.revision, lease.cargo.spec.signature)
-        began = Shadowing(model.name, rule, live, slot, revision, self._clock_ns, self._draw, self._comparer, self._sink)
-        self._active[place] = began
+        self._active[place] = Shadowing(
+            model.name,
+            rule,
+            Live(lease.slot, lease.cargo.revision, lease.cargo.spec.signature),
+            slot,
+            revision,
+            self._clock_ns,
+            self._now_ns,
+            self._comparer,
+            self.account,
+            self._compared,
+        )
         self._arm()
-        return began
+        return self._active[place]
+
+    def _compared(self, compared: Compared) -> None:
+        pair = compared.pair
+        model = pair.copy.request.model
+        keeps = self._store is not None and compared.divergence.result is not Result.MATCH
+        if keeps and self._kept_bytes[model] + pair.copy.bytes <= KEPT_BYTES_MAX:
+            self._kept_bytes[model] += pair.copy.bytes
+        else:
+            compared = compared.without_tensors()
+        sampler = self._samplers.setdefault(model, ExportSampler())
+        target = (pair.shadow.slot, pair.shadow.revision.digest, pair.copy.kind)
+        coin = self._random_bits(_COIN_BITS)
+        self._tell(sampler.offer(target, compared.divergence, compared, compared.time_ns, coin))
+
+    def _tell(self, exports: Sequence[Export[Compared]]) -> None:
+        for export in exports:
+            if self._store is not None and export.record.pair.copy.request.inputs:
+                kept = replace(export.record, payload_ref=self._store.keep(export))
+                self._sink.compared(replace(export, record=kept))
+            else:
+                self._sink.compared(export)
 
     def _arm(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WINDOW_S, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
-        """A window ends. Rules that are gone end with it, and say so a last time."""
+        """Windows may be over: what they held back is told. Rules that are gone are told a last time, and end."""
         self._timer = None
+        self._ticks += 1
+        for sampler in self._samplers.values():
+            self._tell(sampler.poll(self._now_ns()))
+        window_ends = self._ticks % SUMMARY_TICKS == 0
+        if window_ends:
+            self._kept_bytes.clear()
         for place, shadowing in list(self._active.items()):
-            self._sink.summarised(shadowing.summary())
-            route = self._fleet.model(place[0]).route
-            if route is None or shadowing.rule not in route.shadows:
+            gone = not self._in_force(place, shadowing)
+            if gone or window_ends:
+                self._sink.summarised(shadowing.report())
+            if gone:
                 self._end(place)
         if self._active:
             self._arm()
+
+    def _in_force(self, place: tuple[str, str], shadowing: Shadowing) -> bool:
+        route = self._fleet.model(place[0]).route
+        return route is not None and shadowing.rule in route.shadows
 
     def _end(self, place: tuple[str, str]) -> None:
         if (shadowing := self._active.pop(place, None)) is not None:
