@@ -6,6 +6,7 @@ from google.protobuf.descriptor import EnumDescriptor
 
 from turnout_wire import admin
 from turnout_wire.descriptors import ADMIN_SET, public_pool
+from turnout_wire.gen import feedback_pb2
 from turnout_wire.gen import slots_pb2 as pb
 
 RPCS = [
@@ -18,6 +19,9 @@ def test_the_rpcs_and_their_paths() -> None:
     assert list(admin.METHODS) == RPCS
     assert admin.METHODS["LoadSlot"].path == "/turnout.admin.v1.SlotService/LoadSlot"
     assert [name for name, method in admin.METHODS.items() if method.stream] == ["WatchModel", "WatchComparisons"]
+    (feedback,) = admin.FEEDBACK_METHODS.values()
+    assert (feedback.path, feedback.stream) == ("/turnout.admin.v1.FeedbackService/RecordFeedback", False)
+    assert feedback.request is feedback_pb2.RecordFeedbackRequest
 
 
 def test_each_change_carries_a_mutation_as_field_15() -> None:
