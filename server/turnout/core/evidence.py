@@ -1,7 +1,7 @@
-"""What a number of bad pairs proves, at whatever moment one looks: intervals and verdicts that stay valid under peeking.
+"""What a number of bad pairs proves, at whatever moment one looks: intervals and verdicts that hold under peeking.
 
-The sequences are the beta-binomial mixtures of Robbins; an e-value has a mean of at most 1 if the claim against which it
-speaks is true, at every moment, so it exceeds 1/alpha with a chance of at most alpha (Ville)."""
+The sequences are Robbins' beta-binomial mixtures; an e-value has a mean of at most 1 while the claim against which it
+speaks is true, so at no moment does it exceed 1/alpha but with a chance of alpha (Ville)."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class Ranking:
         starts, index = _starts(rows, columns)
         flat = order + starts
         self._descending = ascending.take(flat)
-        self._places = np.empty(both.shape)
+        self._places: Array = np.empty(both.shape)
         self._places.reshape(-1)[flat] = index
         places, step = self._places, self._descending[..., 1:] != self._descending[..., :-1]
         if not step.item(step.argmin()):

@@ -104,8 +104,8 @@ class References:
         labels = (label,) if isinstance(label, int) else tuple(label)
         if len(labels) != len(classes[0]):
             raise ValueError(
-                f"{len(labels)} label(s) for output '{output}' of '{inference_id}', which has {len(classes[0])} row(s): "
-                "send one for each row"
+                f"there are {len(labels)} label(s) for output '{output}' of '{inference_id}', which has "
+                f"{len(classes[0])} row(s): send one for each row"
             )
         entry.classes[output] = None
         scores = self._scores.setdefault(output, _Scores())

@@ -80,8 +80,8 @@ class ExportSampler(Generic[Record]):
 
     - The largest distance of a window, of each target, is told for certain, and takes part in no other draw.
     - A match is told with a chance of 1 in `match_in`, at once.
-    - Whatever does not match waits in the stratum of its (target, output, result), a reservoir of `stratum_max` of which
-      every subset is equally likely. At the end of the window its n of N are told with probability n / N.
+    - Whatever does not match waits in the stratum of its (target, output, result), a reservoir of `stratum_max`, in
+      which each of the stratum is equally likely. At the end of the window its n of N are told, with n / N.
     - When the model's token bucket has fewer tokens than mismatches were kept, a subset of them is drawn, all equally
       likely, and the probabilities shrink by that share.
 
