@@ -379,10 +379,10 @@ async def test_a_label_that_comes_later_says_who_was_right(loop: VirtualLoop) ->
     s.set(rule(comparators=(Comparator("y", Method.ARGMAX),)))
     s.ask([1, 2])
     await s.world.after(1)
-    assert s.shadows.learn("m", "id-1", "y", 0) is Learned.SCORED
-    assert s.shadows.learn("m", "id-1", "y", 0) is Learned.DUPLICATE
-    assert s.shadows.learn("m", "id-9", "y", 0) is Learned.UNKNOWN
-    assert s.shadows.learn("n", "id-1", "y", 0) is Learned.UNKNOWN
+    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.SCORED
+    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.DUPLICATE
+    assert s.shadows.learn("m", "id-9", "y", ["0"]) is Learned.UNKNOWN
+    assert s.shadows.learn("n", "id-1", "y", ["0"]) is Learned.UNKNOWN
     (scores,) = s.report.scores
     assert (scores.output, scores.score.both_right) == ("y", 1)
 

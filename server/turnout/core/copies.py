@@ -31,7 +31,8 @@ class Drop(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side's answer to a request: its outputs, or the reason of its error; neither where the outputs were let go."""
+    """One side's answer to a request: its outputs, or the reason of its error; neither where the outputs were let
+    go."""
 
     slot: str
     revision: Revision

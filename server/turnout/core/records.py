@@ -6,8 +6,8 @@ The names are those of the events `turnout.shadow.comparison` and `turnout.shado
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from turnout.core.copies import Drop, Pair, Side
@@ -49,7 +49,8 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class ShadowReport:
-    """One rule at work on two revisions, as it is now. `queued`: copies on their way."""
+    """One rule at work on two revisions, as it is now. `queued`: copies on their way; `labels`: names of classes, by
+    output."""
 
     model: str
     live_slot: str
@@ -60,6 +61,7 @@ class ShadowReport:
     dropped: Mapping[Drop, int]
     queued: int
     scores: tuple[Scores, ...] = ()
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def comparison_fields(told: Export[Compared]) -> Fields:

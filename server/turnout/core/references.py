@@ -113,6 +113,11 @@ class References:
             scores.count(right, live, shadow)
         return Learned.SCORED
 
+    def outputs_of(self, inference_id: str) -> tuple[str, ...]:
+        """The outputs of a request that a label can be of."""
+        entry = self._entries.get(inference_id)
+        return tuple(entry.classes) if entry is not None else ()
+
     def scores(self, output: str) -> dict[str, Score]:
         """By right class, of which there are 64 at most, the rest together; the classes in the order they came in."""
         scores = self._scores.get(output, _Scores())

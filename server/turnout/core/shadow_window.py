@@ -13,6 +13,7 @@ from turnout.core.tally import Agreement, ClassNames, Tally
 
 SLICE_NS = 10**9
 SLICES = 10  # what is recent
+RECENT_NS = SLICES * SLICE_NS
 
 
 @dataclass(frozen=True, slots=True)

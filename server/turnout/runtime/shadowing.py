@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from turnout.core.comparators import by_output
@@ -11,7 +11,7 @@ from turnout.core.copies import Copy, Drop, Pair, PairKind
 from turnout.core.ids import Revision
 from turnout.core.pairs import PairDivergence
 from turnout.core.records import Compared, Scores, ShadowReport
-from turnout.core.references import References
+from turnout.core.references import Learned, References
 from turnout.core.shadow_rules import ShadowRule
 from turnout.core.shadow_window import AgreementTest, Window
 from turnout.core.tensors import Signature
@@ -33,6 +33,7 @@ class Live:
     slot: Slot
     revision: Revision
     signature: Signature
+    labels: Mapping[str, Sequence[str]]  # of classes, by output
 
 
 class Shadowing:
@@ -59,7 +60,7 @@ class Shadowing:
     ) -> None:
         self.model = model
         self.rule = rule
-        self.references = References(_REFERENCES_MAX)
+        self._references = References(_REFERENCES_MAX)
         self._live = live
         self._slot = slot
         self._revision = revision
@@ -89,6 +90,19 @@ class Shadowing:
         self._dropped[reason] += count
         self._account.drop(self.model, str(self._revision), reason, count)
 
+    def learn(self, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
+        """Score both answers by the right classes, one for each row.
+
+        Args:
+            output: by name; "": the first of this request that is compared by class.
+
+        Raises:
+            ValueError: a label that is no class, or another number of labels than rows.
+        """
+        output = output or next(iter(self._references.outputs_of(inference_id)), "")
+        names = self._live.labels.get(output, ())
+        return self._references.learn(inference_id, output, [_class(label.strip(), names) for label in labels])
+
     def close(self) -> None:
         """What waits is forgotten, what runs ends unseen."""
         self._copies.close()
@@ -105,9 +119,10 @@ class Shadowing:
             dict(self._dropped),
             self._copies.copies,
             tuple(
-                Scores(output, self.references.score(output), self.references.scores(output))
-                for output in self.references.outputs
+                Scores(output, self._references.score(output), self._references.scores(output))
+                for output in self._references.outputs
             ),
+            self._live.labels,
         )
 
     def _paired(self, pair: Pair) -> None:
@@ -126,10 +141,20 @@ class Shadowing:
         else:
             inference_id = pair.copy.request.inference_id
             self._window.observe(inference_id, divergence, now_ns)
-            self.references.remember(inference_id, divergence)
+            self._references.remember(inference_id, divergence)
             if pair.copy.live.duration_ns and pair.shadow.duration_ns:
                 self._window.observe_latency(pair.copy.live.duration_ns, pair.shadow.duration_ns, now_ns)
         self._told(Compared(pair, divergence, digest, now_ns))
+
+
+def _class(label: str, names: Sequence[str]) -> int:
+    if label in names:
+        return names.index(label)
+    try:
+        return int(label)
+    except ValueError:
+        known = f"one of {', '.join(names[:10])}" if names else "a whole number"
+        raise ValueError(f"'{label[:64]}' is no class: it must be {known}") from None
 
 
 def _uncounted(reason: Drop, count: int) -> None:

@@ -81,17 +81,14 @@ class Shadows:
         """Every rule at work (of one model) as it is now."""
         return [shadowing.report() for place, shadowing in self._active.items() if model in (None, place[0])]
 
-    def learn(self, model: str, inference_id: str, output: str, label: int | Sequence[int]) -> Learned:
+    def learn(self, model: str, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
         """What the right answer to a request was: every shadow of the model that answered it is scored.
 
-        Args:
-            output: by name; "": the first output with classes.
-
         Raises:
-            ValueError: another number of labels than the request has rows.
+            ValueError: a label that is no class, or another number of labels than the request has rows.
         """
         said = {
-            shadowing.references.learn(inference_id, output, label)
+            shadowing.learn(inference_id, output, labels)
             for place, shadowing in self._active.items()
             if place[0] == model
         }
@@ -140,7 +137,7 @@ class Shadows:
         self._active[place] = Shadowing(
             model.name,
             rule,
-            Live(lease.slot, lease.cargo.revision, lease.cargo.spec.signature),
+            Live(lease.slot, lease.cargo.revision, lease.cargo.spec.signature, lease.cargo.spec.labels),
             slot,
             revision,
             self._clock_ns,
