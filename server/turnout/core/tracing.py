@@ -1,6 +1,7 @@
 """Which requests are traced, decided before anything of a trace exists, and a trace's own nouns.
 
-Trace context is W3C's (https://www.w3.org/TR/trace-context/): what is not valid is ignored. Samplers are OpenTelemetry's.
+Trace context is W3C's (https://www.w3.org/TR/trace-context/): what is not valid is ignored. Samplers are
+OpenTelemetry's.
 """
 
 from __future__ import annotations
