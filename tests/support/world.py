@@ -18,6 +18,7 @@ from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec
+from turnout.core.tracing import TraceContext
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher, Ticket
 from turnout.runtime.fleet import Fleet
@@ -71,6 +72,7 @@ class Seen:
     handler_failures: list[tuple[str, str, BaseException]] = field(default_factory=list)
     causes: list[BaseException] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    traces: list[TraceContext | None] = field(default_factory=list)  # of the failures, of both kinds
 
     def slot_changed(
         self,
@@ -85,14 +87,20 @@ class Seen:
         if cause is not None:
             self.causes.append(cause)
 
-    def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None:
+    def run_failed(
+        self, revision: Revision, rows: int, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None:
         self.failures.append((revision, rows, error_id, error))
+        self.traces.append(trace)
 
     def noticed(self, what: str) -> None:
         self.notices.append(what)
 
-    def handler_failed(self, method: str, error_id: str, error: BaseException) -> None:
+    def handler_failed(
+        self, method: str, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None:
         self.handler_failures.append((method, error_id, error))
+        self.traces.append(trace)
 
 
 _numbers = itertools.count()
