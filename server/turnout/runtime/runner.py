@@ -61,9 +61,7 @@ class Runner:
             self._run_and_isolate(executor, batch, report)
         except Exception as error:  # noqa: BLE001 - a fault of our own: nobody may wait for ever for it
             ended = {entry for entry, _ in report.outcomes}
-            report.outcomes += [
-                (e, self._failed(e.rows, error, e.item.request.trace)) for e in batch if e not in ended
-            ]
+            report.outcomes += [(e, self._failed(e.rows, error, e.item.request.trace)) for e in batch if e not in ended]
 
     def _run_and_isolate(self, executor: int, batch: Sequence[Entry[Job]], report: Report) -> None:
         """Run a batch; when that fails, each half alone, until those at fault are alone or the bound is met."""

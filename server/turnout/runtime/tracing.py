@@ -1,4 +1,4 @@
-"""What a tracer is told of requests and batches when they have ended, and the tracer of a server that traces nothing."""
+"""What a tracer is told of requests and batches when they have ended, and the tracer of a server that traces none."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EndedBatch:
 
 
 class NoTracer:
-    """The Tracer of a server that traces nothing."""
+    """The Tracer of a server that traces none."""
 
     on = False
     slow_ns = 1 << 63  # nothing takes so long

@@ -42,7 +42,7 @@ def build(settings: Settings, limits: Limits, service: str) -> Pipeline:
             _traces(pipeline, resource, settings, limits, [_span_exporter(e, settings.endpoint) for e in exporters])
         if exporters := settings.exporters.get("metrics"):
             _metrics(pipeline, resource, [_metric_exporter(one, settings.endpoint) for one in exporters])
-    except Exception as error:  # noqa: BLE001 - whatever the SDK raises about its variables
+    except Exception as error:
         raise ValueError(f"OTEL_ variables: {error}") from error
     return pipeline
 

@@ -80,7 +80,12 @@ class Points:
         """Everything that was read at `now_ns`, the time of day."""
         self._last, self._series = self._series, {}  # what is read no more is forgotten
         metrics = [
-            Metric(reading.instrument.name, reading.instrument.meaning, reading.instrument.unit, self._data(reading, now_ns))
+            Metric(
+                reading.instrument.name,
+                reading.instrument.meaning,
+                reading.instrument.unit,
+                self._data(reading, now_ns),
+            )
             for reading in readings
             if reading.points
         ]
@@ -149,7 +154,15 @@ class Points:
         attributes = _named(instrument, point.attributes)
         # No least and no greatest value: what was counted knows them only as closely as its bins are wide.
         return HistogramDataPoint(
-            attributes, since_ns, now_ns, sum(counts), total, counts, instrument.bounds, None, None  # type: ignore[arg-type]
+            attributes,
+            since_ns,
+            now_ns,
+            sum(counts),
+            total,
+            counts,
+            instrument.bounds,
+            None,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
         )
 
     def _exponential(

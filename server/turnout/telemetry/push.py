@@ -7,7 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from opentelemetry.sdk.metrics.export import MetricExporter
@@ -26,7 +26,7 @@ class Schedule:
 
     interval_s: float = 60.0
     timeout_s: float = 30.0
-    form: Form = Form()
+    form: Form = field(default_factory=Form)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Schedule:

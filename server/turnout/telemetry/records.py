@@ -3,6 +3,7 @@ queue."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -47,6 +48,7 @@ class Records:
         context = _context(trace.trace_id, trace.span_id, trace.sampled) if trace is not None else Context()
         number = _SEVERITIES[severity]
         self._logger.emit(
+            timestamp=time.time_ns(),
             context=context,
             severity_number=number,
             severity_text=number.name,
@@ -60,6 +62,7 @@ class Records:
         trace_id, span_id = fields.get("trace_id"), fields.get("span_id")
         context = _context(int(trace_id, 16), int(span_id, 16), True) if trace_id and span_id else Context()
         self._logger.emit(
+            timestamp=time.time_ns(),
             context=context,
             severity_number=number,
             severity_text=number.name,

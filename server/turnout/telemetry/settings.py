@@ -7,7 +7,7 @@ the SDK is imported: a server that exports nothing never loads it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from turnout.core.tracing import RATIO_DEFAULT, Sampling
@@ -36,7 +36,7 @@ class Settings:
 
     exporters: Mapping[str, tuple[Exporter, ...]]
     endpoint: str = ""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     w3c: bool = True
     notes: tuple[str, ...] = ()
 
@@ -77,7 +77,9 @@ def _exporters(values: Mapping[str, str], signal: str, endpoint: str, notes: lis
             if protocol in _PROTOCOLS:
                 exporters.append(Exporter(_PROTOCOLS[protocol]))
             else:
-                notes.append(f"{signal} are not exported: OTLP protocol '{protocol[:64]}' is none of grpc, http/protobuf")
+                notes.append(
+                    f"{signal} are not exported: OTLP protocol '{protocol[:64]}' is none of grpc, http/protobuf"
+                )
         elif name == "console":
             exporters.append(Exporter.CONSOLE)
         elif name != "none":

@@ -172,9 +172,7 @@ class InferenceHandlers:
             raise
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
             # No name for it here: with its traceback it would hold this frame, and the request in it.
-            return _StreamError(
-                asked, self._failed("ModelStreamInfer", started_ns, metadata, trace, request, error)
-            )
+            return _StreamError(asked, self._failed("ModelStreamInfer", started_ns, metadata, trace, request, error))
         self._traces.ended("ModelStreamInfer", started_ns, metadata, trace, request, response)
         call.hold(len(answer))
         return answer

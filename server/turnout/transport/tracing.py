@@ -59,9 +59,7 @@ class Traces:
             status = "OK"
         elif late:
             status = "DEADLINE_EXCEEDED"
-        self._tracer.request_ended(
-            EndedRequest(trace, method, started_ns, now_ns, request, outcome, status, captured)
-        )
+        self._tracer.request_ended(EndedRequest(trace, method, started_ns, now_ns, request, outcome, status, captured))
 
 
 def _is_past(deadline_ns: int | None, now_ns: int) -> bool:
