@@ -24,6 +24,8 @@ from turnout.runtime.dispatcher import Dispatcher, Ticket
 from turnout.runtime.fleet import Fleet
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
+from turnout.runtime.ports import Tracer
+from turnout.runtime.tracing import NO_TRACER
 from turnout_wire.tensors import Array, DataType
 
 DECLARED = Signature(
@@ -143,6 +145,7 @@ class World:
         self.seen = Seen()
         self.limits = limits or SlotLimits(1000, 1 << 30)
         self.budget = Budget(1 << 20, 1 << 40)
+        self.tracer: Tracer = NO_TRACER
         self.fleet = Fleet()
         self.dispatcher = Dispatcher(self.fleet, self.clock, lambda n: 0)
 
@@ -154,8 +157,10 @@ class World:
         sources: Sequence[SyntheticSource] | None = None,
         limits: SlotLimits | None = None,
         budget: Budget | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> World:
         world = cls(loop, limits)
+        world.tracer = tracer
         world.budget = budget or world.budget
         await world.load(models, sources or [SyntheticSource(name) for name in models])
         return world
@@ -171,6 +176,7 @@ class World:
             clock_ns=self.clock,
             offload=inline,
             observer=self.seen,
+            tracer=self.tracer,
         )
         self.fleet = await opener.open(sources)
         # Warm-up ran in place: let the loop's time catch up with it.
