@@ -102,6 +102,7 @@ async def serve(config: Config, announce: Callable[[Started], None]) -> None:
 
 
 def _telemetry(config: Config) -> Pipeline:
+    start_logging(config.log_level, config.log_format)  # so that it takes what the SDK says of its variables
     settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
     limits = Limits(config.trace_slow_ms * 10**6 or 1 << 63, config.trace_captures_per_s_max)
     try:
@@ -112,8 +113,6 @@ def _telemetry(config: Config) -> Pipeline:
     observer = LogObserver()
     for note in settings.notes:
         observer.noticed(note)
-    nothing = "nothing: neither --otlp-endpoint nor an OTEL_ variable asks for it"
-    observer.event("telemetry", exported=list(settings.exporters) or nothing)
     return pipeline
 
 
@@ -155,6 +154,8 @@ async def _serve(
     announce(Started(config, fleet, port, limit, admin_port))
     if config.state_dir is None:
         observer.event("no --state-dir: slots, traffic and history are kept in memory, and end with this process")
+    nothing = "nothing: neither --otlp-endpoint nor an OTEL_ variable asks for it"
+    observer.event("telemetry", exported=list(pipeline.exported) or nothing)
     observer.event("serving", port=port, admin_port=admin_port, models=[model.name for model in fleet])
     await _drain(server, admin, admin_server, stop, config, observer)
     await _unload(fleet, stop, observer)

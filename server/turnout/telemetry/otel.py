@@ -33,7 +33,7 @@ def build(settings: Settings, limits: Limits, service: str) -> Pipeline:
     """Raises:
     ValueError: the SDK cannot use what its variables say.
     """
-    pipeline = Pipeline()
+    pipeline = Pipeline(tuple(settings.exporters))
     resource = _resource(service)
     try:
         if exporters := settings.exporters.get("logs"):

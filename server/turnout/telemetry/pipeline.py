@@ -46,11 +46,13 @@ class Pipeline:
     """What is exported, or not.
 
     Attributes:
+        exported: the signals.
         write_line: takes each line of the log; None: nobody collects them.
         watch: begins to export what a callable gives, which is asked on the loop thread.
         shutdowns: each sends what is left and blocks, perhaps for half a minute.
     """
 
+    exported: tuple[str, ...] = ()
     tracer: Tracer = NO_TRACER
     events: EventLog = field(default_factory=NoEvents)
     write_line: WriteLine | None = None

@@ -41,7 +41,7 @@ class Traces:
         """A request has ended. `request` None: it was not understood; `outcome` None: its client has left."""
         now_ns = self._clock_ns()
         slow = now_ns - started_ns >= self._tracer.slow_ns
-        if trace is None and not slow and isinstance(outcome, InferenceResponse):
+        if not (slow or trace is not None) and isinstance(outcome, InferenceResponse):
             return
         if not self._tracer.on:
             return
