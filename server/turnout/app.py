@@ -2,6 +2,7 @@
 
     start   repository -> backend -> journal -> slots loaded, warmed, routed -> admin port, port open, READY
     stop    not ready, still serving (drain delay) -> no new calls, those under way finish (grace) -> slots unload
+            -> telemetry sent, or given up
 
 The only module that knows concrete classes (invariant 7).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import secrets
 import signal
@@ -27,6 +29,7 @@ from turnout.config import Config
 from turnout.core.errors import LoadError
 from turnout.core.model import Placement
 from turnout.core.shadow_rules import ShadowLimits
+from turnout.runtime.account import Accounts
 from turnout.runtime.admin import Admin, AdminLimits
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher
@@ -38,7 +41,11 @@ from turnout.runtime.ports import Journal, JournalError
 from turnout.store import ModelLimits, Repository
 from turnout.store.journal import SqliteJournal, StateDirectoryError
 from turnout.store.memory_journal import MemoryJournal
+from turnout.telemetry import settings as telemetry_settings
 from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.telemetry.pipeline import Limits, Pipeline, open_pipeline
+from turnout.telemetry.readings import Readings, ServingReadings
+from turnout.telemetry.transitions import Transitions
 from turnout.transport.admin import SlotHandlers
 from turnout.transport.admin_server import AdminServer
 from turnout.transport.calls import CallLimits
@@ -56,6 +63,8 @@ _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
 _ADMIN_STOP_S_MAX = 0.5  # changes have ended by then, and watches are ended
 _UNLOAD_S_SECOND = 0.2
 _UNLOAD_S_MAX = 1.0  # after the last call has ended, or its grace has passed
+_TELEMETRY_S_MAX = 2.0  # then, for what is not sent yet: a collector that does not answer must not keep the process
+_TELEMETRY_S_SECOND = 0.2
 
 
 class StartError(Exception):
@@ -79,15 +88,44 @@ async def serve(config: Config, announce: Callable[[Started], None]) -> None:
     Raises:
         StartError: a port in use, a GPU that is not there, a repository that is not there or has no usable model.
     """
-    start_logging(config.log_level, config.log_format)
-    observer = LogObserver()
+    pipeline = _telemetry(config)
+    observer = LogObserver(pipeline.events)
     stop = _stop_signals(config.drain_delay_s)
-    _refuse_used_ports(config)
-    journal = await _journal(config)
     try:
-        await _serve(config, announce, observer, stop, journal)
+        _refuse_used_ports(config)
+        journal = await _journal(config)
+        try:
+            await _serve(config, announce, observer, stop, journal, pipeline)
+        finally:
+            journal.close()
     finally:
-        journal.close()
+        await _end_telemetry(pipeline, stop, observer)
+
+
+def _telemetry(config: Config) -> Pipeline:
+    start_logging(config.log_level, config.log_format)  # so that it takes what the SDK says of its variables
+    settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
+    limits = Limits(config.trace_slow_ms * 10**6 or 1 << 63, config.trace_captures_per_s_max)
+    try:
+        pipeline = open_pipeline(settings, limits, config.server_name)
+    except ValueError as error:
+        raise StartError(str(error)) from None
+    start_logging(config.log_level, config.log_format, pipeline.write_line)
+    observer = LogObserver()
+    for note in settings.notes:
+        observer.noticed(note)
+    return pipeline
+
+
+async def _end_telemetry(pipeline: Pipeline, stop: _StopSignals, observer: LogObserver) -> None:
+    sending = asyncio.ensure_future(pipeline.stop(_TELEMETRY_S_MAX))
+    again = asyncio.ensure_future(stop.second_or(None))
+    both: set[asyncio.Future[Any]] = {sending, again}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([sending], timeout=_TELEMETRY_S_SECOND)  # also when a second signal came
+    again.cancel()
+    if not (sending.done() and sending.result()):
+        observer.event("stopped before all telemetry was sent")
 
 
 async def _serve(
@@ -96,16 +134,19 @@ async def _serve(
     observer: LogObserver,
     stop: _StopSignals,
     journal: Journal,
+    pipeline: Pipeline,
 ) -> None:
-    message_limit = MessageLimit()
-    admin = await _unless_stopped(_open(config, observer, journal, message_limit), stop)
+    message_limit, accounts = MessageLimit(), Accounts()
+    opening = _open(config, observer, journal, message_limit, accounts, pipeline)
+    admin = await _unless_stopped(opening, stop)
     if admin is None:
         observer.event("stopped before it was ready")
         return
     fleet = admin.fleet
     more = config.admin or config.model_control == "explicit"
     limit = message_limit.bytes_max = config.message_bytes_max or message_bytes_max(fleet, more)
-    server = _server(config, admin, observer, limit)
+    pipeline.watch(Readings(ServingReadings(fleet, accounts, config.queue_rows_max)).take)
+    server = _server(config, admin, observer, limit, pipeline)
     slots = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
     admin_server = AdminServer(slots, observer) if config.admin else None
     try:
@@ -119,6 +160,8 @@ async def _serve(
     announce(Started(config, fleet, port, limit, admin_port))
     if config.state_dir is None:
         observer.event("no --state-dir: slots, traffic and history are kept in memory, and end with this process")
+    nothing = "nothing: neither --otlp-endpoint nor an OTEL_ variable asks for it"
+    observer.event("telemetry", exported=list(pipeline.exported) or nothing)
     observer.event("serving", port=port, admin_port=admin_port, models=[model.name for model in fleet])
     await _drain(server, admin, admin_server, stop, config, observer)
     await _unload(fleet, stop, observer)
@@ -159,7 +202,14 @@ def message_bytes_max(fleet: Fleet, more: bool) -> int:
     return min(largest, 2**31 - 1)
 
 
-async def _open(config: Config, observer: LogObserver, journal: Journal, message_limit: MessageLimit) -> Admin:
+async def _open(
+    config: Config,
+    observer: LogObserver,
+    journal: Journal,
+    message_limit: MessageLimit,
+    accounts: Accounts,
+    pipeline: Pipeline,
+) -> Admin:
     loop = asyncio.get_running_loop()
     backend = _backend(config)
     try:
@@ -184,12 +234,15 @@ async def _open(config: Config, observer: LogObserver, journal: Journal, message
         clock_ns=time.monotonic_ns,
         offload=offload,
         observer=observer,
+        accounts=accounts,
+        tracer=pipeline.tracer,
         warmup_bytes_max=config.warmup_bytes_max,
         message_limit=message_limit,
     )
     shadow = ShadowLimits(config.shadow_queue_max, config.shadow_bytes_max, int(config.shadow_deadline_s * 1e9))
     limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9), shadow)
     admin = Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
+    admin.events.listen(Transitions(admin.events, pipeline.events))
     try:
         known = bool(await offload(journal.states))  # before the start writes to it
         await admin.start(sources)
@@ -247,8 +300,9 @@ def _refuse_problems(config: Config, fleet: Fleet, known: bool, observer: LogObs
     raise StartError("\n".join([what, *(sorted(problems) or ["  it has no folders"])]))
 
 
-def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: int) -> GrpcServer:
+def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: int, pipeline: Pipeline) -> GrpcServer:
     fleet = admin.fleet
+    table = status_table(OVERLOAD_CODES[config.overload_code])
     health = Health(fleet)
     admin.events.listen(health.refresh)
     draw = random.Random().randrange  # noqa: S311 - routing, no secret
@@ -266,6 +320,8 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
         CallLimits(config.calls_max, config.transfer_timeout_s, config.answer_bytes_max),
         config.response_identity,
         config.stream_inflight_max,
+        pipeline.tracer,
+        table,
     )
     control = None
     if config.model_control == "explicit":
@@ -282,7 +338,6 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
         ping_interval_ms_min=config.ping_interval_ms_min,
         connection_age_ms_max=config.connection_age_ms_max,
     )
-    table = status_table(OVERLOAD_CODES[config.overload_code])
     return GrpcServer(inference, catalogue, health, limits, table, observer)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from turnout.core.assignment import Assignment
 from turnout.core.batching import Entry
 from turnout.core.buckets import BASIS_POINTS
 from turnout.core.errors import Reason, ServingError
@@ -118,6 +119,7 @@ class Ticket:
             self._entry = self._lease.cargo.batcher.submit(self)
         except ServingError as refusal:
             self._close(OUTCOME_OF.get(refusal.reason, Outcome.FAILED))
+            refusal.assignment = self._assignment()
             if not self._resubmit(refusal):
                 raise
         except Exception:
@@ -128,6 +130,7 @@ class Ticket:
         """The batcher's answer. A request that was cancelled while it ran is counted as such, and nobody is told."""
         if isinstance(outcome, ServingError):
             result, answer = OUTCOME_OF.get(outcome.reason, Outcome.FAILED), None
+            outcome.assignment = self._assignment()
         else:
             result, answer = Outcome.SUCCESS, outcome
         self._close(result if self._wanted else Outcome.CANCELLED, answer)
@@ -188,6 +191,10 @@ class Ticket:
             self._entry = None  # it holds this ticket: the tensors of both would wait for the garbage collector
         self._lease.slot.release()
 
+    def _assignment(self) -> Assignment:
+        lease = self._lease
+        return Assignment(lease.slot.name, lease.cargo.revision, lease.generation, lease.choice)
+
     def _response(self, answer: Answer) -> InferenceResponse:
         cargo = self._lease.cargo
         specs = cargo.spec.signature.output_by_name
@@ -201,4 +208,5 @@ class Ticket:
             generation=self._lease.generation,
             outputs=tuple((specs[name], answer.outputs[name]) for name in names),
             timings=answer.timings,
+            choice=self._lease.choice,
         )
