@@ -1,7 +1,8 @@
 """The composition root: builds every part, starts them in order, and stops them in the reverse one.
 
-    start   repository -> backend -> journal -> slots loaded, warmed, routed -> admin port, port open, READY
+    start   journal -> ops port -> backend -> repository -> slots loaded, warmed, routed -> admin port, port open, READY
     stop    not ready, still serving (drain delay) -> no new calls, those under way finish (grace) -> slots unload
+            -> ops port closed
 
 The only module that knows concrete classes (invariant 7).
 """
@@ -38,6 +39,8 @@ from turnout.store import ModelLimits, Repository
 from turnout.store.journal import SqliteJournal, StateDirectoryError
 from turnout.store.memory_journal import MemoryJournal
 from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.telemetry.ops import Ops, start_ops
+from turnout.telemetry.server_readings import CallReadings
 from turnout.transport.admin import SlotHandlers
 from turnout.transport.admin_server import AdminServer
 from turnout.transport.calls import CallLimits
@@ -53,6 +56,7 @@ from turnout.transport.status import OVERLOAD_CODES, status_table
 _OPEN_BYTES_MAX = 64 << 20
 _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
 _ADMIN_STOP_S_MAX = 0.5  # changes have ended by then, and watches are ended
+_OPS_REMEDY = "--ops-host or --ops-port, or use --no-ops"
 _UNLOAD_S_SECOND = 0.2
 _UNLOAD_S_MAX = 1.0  # after the last call has ended, or its grace has passed
 
@@ -70,6 +74,7 @@ class Started:
     port: int
     message_bytes_max: int
     admin_port: int | None = None  # None: there is no admin service
+    ops_port: int | None = None  # None: there is no ops port
 
 
 async def serve(config: Config, announce: Callable[[Started], None]) -> None:
@@ -97,31 +102,67 @@ async def _serve(
     journal: Journal,
 ) -> None:
     message_limit = MessageLimit()
-    admin = await _unless_stopped(_open(config, observer, journal, message_limit), stop)
-    if admin is None:
-        observer.event("stopped before it was ready")
-        return
+    backend = _backend(config)
+    opener = _opener(config, backend, observer, message_limit)
+    admin = _admin(config, opener, journal)
+    health = Health(admin.fleet)
+    admin.events.listen(health.refresh)
+    ops = await _ops(config, admin, opener, health) if config.ops else None
+    try:
+        if await _unless_stopped(_open(config, backend, admin, observer, journal), stop):
+            await _run(config, announce, observer, stop, admin, health, message_limit, ops)
+            observer.event("stopped")
+        else:
+            observer.event("stopped before it was ready")
+    finally:
+        if ops is not None:
+            await ops.stop()
+
+
+async def _run(
+    config: Config,
+    announce: Callable[[Started], None],
+    observer: LogObserver,
+    stop: _StopSignals,
+    admin: Admin,
+    health: Health,
+    message_limit: MessageLimit,
+    ops: Ops | None,
+) -> None:
+    """Serve what is open until a signal comes."""
     fleet = admin.fleet
     more = config.admin or config.model_control == "explicit"
     limit = message_limit.bytes_max = config.message_bytes_max or message_bytes_max(fleet, more)
-    server = _server(config, admin, observer, limit)
+    server = _server(config, admin, observer, limit, health)
     slots = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
-    admin_server = AdminServer(slots, observer) if config.admin else None
+    admin_server = AdminServer(slots, observer, admin.counts) if config.admin else None
     try:
         admin_port = await admin_server.start(config.admin_host, config.admin_port) if admin_server else None
         port = await server.start(config.host, config.grpc_port)
     except PortInUse as error:
         raise StartError(str(error)) from None
+    if ops is not None:
+        ops.readings.add(CallReadings(server.under_way))
     # What is there now stays: no collection need walk over it again, which stops everything for tens of milliseconds.
     gc.collect()
     gc.freeze()
-    announce(Started(config, fleet, port, limit, admin_port))
+    ops_port = ops.port if ops is not None else None
+    announce(Started(config, fleet, port, limit, admin_port, ops_port))
     if config.state_dir is None:
         observer.event("no --state-dir: slots, traffic and history are kept in memory, and end with this process")
-    observer.event("serving", port=port, admin_port=admin_port, models=[model.name for model in fleet])
+    models = [model.name for model in fleet]
+    observer.event("serving", port=port, admin_port=admin_port, ops_port=ops_port, models=models)
     await _drain(server, admin, admin_server, stop, config, observer)
     await _unload(fleet, stop, observer)
-    observer.event("stopped")
+
+
+async def _ops(config: Config, admin: Admin, opener: Opener, health: Health) -> Ops:
+    host = config.ops_host or config.host
+    about = {"service_name": config.server_name, "service_version": __version__}
+    try:
+        return await start_ops(admin, opener, lambda: health.why_not, about, host, config.ops_port)
+    except OSError as error:
+        raise _unusable(host, config.ops_port, error, _OPS_REMEDY) from None
 
 
 async def _journal(config: Config) -> MemoryJournal | SqliteJournal:
@@ -135,15 +176,18 @@ async def _journal(config: Config) -> MemoryJournal | SqliteJournal:
     return journal
 
 
-async def _unless_stopped(opening: Coroutine[Any, Any, Admin], stop: _StopSignals) -> Admin | None:
-    """What was opened; None when a signal comes first. What loads then goes on in its thread, and ends with us."""
+async def _unless_stopped(opening: Coroutine[Any, Any, None], stop: _StopSignals) -> bool:
+    """False when a signal comes first. What loads then goes on in its thread, and ends with us."""
     opened = asyncio.ensure_future(opening)
     stopped = asyncio.ensure_future(stop.first())
     await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
     for task in (opened, stopped):
         if not task.done():
             task.cancel()
-    return await opened if opened.done() and not opened.cancelled() else None
+    if not opened.done() or opened.cancelled():
+        return False
+    await opened
+    return True
 
 
 def message_bytes_max(fleet: Fleet, more: bool) -> int:
@@ -158,9 +202,7 @@ def message_bytes_max(fleet: Fleet, more: bool) -> int:
     return min(largest, 2**31 - 1)
 
 
-async def _open(config: Config, observer: LogObserver, journal: Journal, message_limit: MessageLimit) -> Admin:
-    loop = asyncio.get_running_loop()
-    backend = _backend(config)
+async def _open(config: Config, backend: OnnxBackend, admin: Admin, observer: LogObserver, journal: Journal) -> None:
     try:
         await offload(backend.start)
         sources = await offload(repository(config).models)
@@ -169,7 +211,17 @@ async def _open(config: Config, observer: LogObserver, journal: Journal, message
     for source in sources:
         if source.problem:
             observer.model_refused(source.name, source.problem)
-    opener = Opener(
+    try:
+        known = bool(await offload(journal.states))  # before the start writes to it
+        await admin.start(sources)
+    except JournalError as error:
+        raise StartError(f"{error}; see --state-dir") from None
+    _refuse_problems(config, admin.fleet, known, observer)
+
+
+def _opener(config: Config, backend: OnnxBackend, observer: LogObserver, message_limit: MessageLimit) -> Opener:
+    loop = asyncio.get_running_loop()
+    return Opener(
         backend=backend,
         new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
         limits=SlotLimits(
@@ -186,15 +238,11 @@ async def _open(config: Config, observer: LogObserver, journal: Journal, message
         warmup_bytes_max=config.warmup_bytes_max,
         message_limit=message_limit,
     )
+
+
+def _admin(config: Config, opener: Opener, journal: Journal) -> Admin:
     limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9))
-    admin = Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
-    try:
-        known = bool(await offload(journal.states))  # before the start writes to it
-        await admin.start(sources)
-    except JournalError as error:
-        raise StartError(f"{error}; see --state-dir") from None
-    _refuse_problems(config, admin.fleet, known, observer)
-    return admin
+    return Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
 
 
 def _steady_time_ns() -> Callable[[], int]:
@@ -245,10 +293,8 @@ def _refuse_problems(config: Config, fleet: Fleet, known: bool, observer: LogObs
     raise StartError("\n".join([what, *(sorted(problems) or ["  it has no folders"])]))
 
 
-def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: int) -> GrpcServer:
+def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: int, health: Health) -> GrpcServer:
     fleet = admin.fleet
-    health = Health(fleet)
-    admin.events.listen(health.refresh)
     draw = random.Random().randrange  # noqa: S311 - routing, no secret
     dispatcher = Dispatcher(fleet, time.monotonic_ns, draw, config.fallback)
     inference = InferenceHandlers(
@@ -264,6 +310,7 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
         CallLimits(config.calls_max, config.transfer_timeout_s, config.answer_bytes_max),
         config.response_identity,
         config.stream_inflight_max,
+        admin.counts,
     )
     control = None
     if config.model_control == "explicit":
@@ -281,7 +328,7 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
         connection_age_ms_max=config.connection_age_ms_max,
     )
     table = status_table(OVERLOAD_CODES[config.overload_code])
-    return GrpcServer(inference, catalogue, health, limits, table, observer)
+    return GrpcServer(inference, catalogue, health, limits, table, observer, admin.counts)
 
 
 async def _drain(
@@ -367,6 +414,8 @@ def _refuse_used_ports(config: Config) -> None:
     addresses = [(config.host, config.grpc_port, "--host or --grpc-port")]
     if config.admin:
         addresses.append((config.admin_host, config.admin_port, "--admin-host or --admin-port, or use --no-admin"))
+    if config.ops:
+        addresses.append((config.ops_host or config.host, config.ops_port, _OPS_REMEDY))
     for host, port, remedy in addresses:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -374,4 +423,8 @@ def _refuse_used_ports(config: Config) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
         except OSError as error:
-            raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {remedy}") from None
+            raise _unusable(host, port, error, remedy) from None
+
+
+def _unusable(host: str, port: int, error: OSError, remedy: str) -> StartError:
+    return StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {remedy}")

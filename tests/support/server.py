@@ -113,7 +113,11 @@ def run(*arguments: str, more: Mapping[str, str] | None = None) -> subprocess.Co
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without any setting of the server, and `more`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
-    return clean | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200", "TURNOUT_ADMIN_PORT": "0"} | dict(more or {})
+    return (
+        clean
+        | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200", "TURNOUT_ADMIN_PORT": "0", "TURNOUT_OPS_PORT": "0"}
+        | dict(more or {})
+    )
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -50,6 +50,10 @@ class Dispatcher:
         found.find(version, slot)
         return found.route
 
+    def knows(self, model: str) -> bool:
+        """Whether there is a model of this name, served or not."""
+        return model in self._fleet
+
     def infer(self, request: InferenceRequest, on_done: OnDone) -> Ticket:
         """Send a request on its way; `on_done` is called once, later, on the loop thread, unless it is cancelled.
 

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from turnout.core.errors import Reason, ServingError
 from turnout.core.tensors import InferenceRequest, InferenceResponse
+from turnout.runtime.counts import OTHER, Counts
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.ports import ClockNs, Observer
 from turnout.transport import codec
@@ -21,6 +24,7 @@ _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is l
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 _QUIET_S = 0.1  # a client that was answered sends its next request well within this
 _TICK_S = 0.01
+_NO_SLOT = frozenset({Reason.NOT_FOUND, Reason.NOT_READY})  # of the dispatcher's refusals: by the route, not by a slot
 
 
 class InferenceHandlers:
@@ -41,6 +45,7 @@ class InferenceHandlers:
         call_limits: CallLimits,
         identity: bool,
         stream_inflight_max: int,
+        counts: Counts,
     ) -> None:
         self._dispatcher = dispatcher
         self._clock_ns = clock_ns
@@ -53,6 +58,7 @@ class InferenceHandlers:
         self._closed = False
         self._closed_ns = 0
         self._calls = Calls(call_limits, clock_ns)
+        self._counts = counts
 
     @property
     def calls(self) -> int:
@@ -83,11 +89,18 @@ class InferenceHandlers:
     async def infer(self, _: object, context: Context) -> bytes:
         """One request, one answer. A client that leaves takes its request out of the queue."""
         call = self._calls.begin(context)
-        self._refuse_when_closed()
-        self._calls.refuse_beyond_bounds()
-        raw = await self._calls.receive(call, context)
-        request = self._decode(self._requests.read(raw), _metadata(context), context)
-        del raw  # what the request does not hold is not kept while it waits
+        model = ""
+        try:
+            self._refuse_when_closed()
+            self._calls.refuse_beyond_bounds()
+            raw = await self._calls.receive(call, context)
+            received = self._requests.read(raw)
+            model = received.plan.model
+            request = self._decode(received, _metadata(context), context)
+        except (ServingError, DecodeError) as refusal:
+            self._count_refusal(model, refusal)
+            raise
+        del raw, received  # what the request does not hold is not kept while it waits
         answer = codec.encode(request, await self._answer(request), identity=self._identity)
         return self._calls.answered(call, answer)
 
@@ -141,16 +154,27 @@ class InferenceHandlers:
     ) -> bytes | _StreamError:
         asked = codec.Asked()
         try:
-            received = self._requests.read(raw)
-            asked = codec.Asked.of(received, self._id_characters_max)
-            self._calls.refuse_beyond_bounds()
-            request = self._decode(received, metadata, context)
+            model = ""
+            try:
+                received = self._requests.read(raw)
+                model = received.plan.model
+                asked = codec.Asked.of(received, self._id_characters_max)
+                self._calls.refuse_beyond_bounds()
+                request = self._decode(received, metadata, context)
+            except (ServingError, DecodeError) as refusal:
+                self._count_refusal(model, refusal)
+                raise
             del raw, received  # as above
             answer = codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
             call.hold(len(answer))
             return answer
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
             return _StreamError(asked, as_refusal(error, "ModelStreamInfer", self._observer))
+
+    def _count_refusal(self, model: str, refusal: ServingError | DecodeError) -> None:
+        """Of a request that no slot has seen: those that one refuses are in its account."""
+        reason = refusal.reason if isinstance(refusal, ServingError) else Reason.INVALID_REQUEST
+        self._counts.refuse(model if self._dispatcher.knows(model) else OTHER, reason.name.lower())
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -181,7 +205,12 @@ class InferenceHandlers:
             if not future.done():
                 future.set_result(outcome)
 
-        ticket = self._dispatcher.infer(request, settle)
+        try:
+            ticket = self._dispatcher.infer(request, settle)
+        except ServingError as refusal:
+            if refusal.reason in _NO_SLOT:
+                self._count_refusal(request.model, refusal)
+            raise
         timer = None
         if ticket.deadline_ns is not None:
             timer = loop.call_later((ticket.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S, ticket.expire)
