@@ -18,6 +18,7 @@ from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec
+from turnout.runtime.account import Accounts
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher, Ticket
 from turnout.runtime.fleet import Fleet
@@ -136,6 +137,7 @@ class World:
         self.limits = limits or SlotLimits(1000, 1 << 30)
         self.budget = Budget(1 << 20, 1 << 40)
         self.fleet = Fleet()
+        self.accounts = Accounts()
         self.dispatcher = Dispatcher(self.fleet, self.clock, lambda n: 0)
 
     @classmethod
@@ -164,6 +166,7 @@ class World:
             offload=inline,
             observer=self.seen,
         )
+        self.accounts = opener.accounts
         self.fleet = await opener.open(sources)
         # Warm-up ran in place: let the loop's time catch up with it.
         self.loop.now_s += self.clock.ahead_ns / 1e9
