@@ -2,7 +2,7 @@
 
     start   journal -> ops port -> backend -> repository -> slots loaded, warmed, routed -> admin port, port open, READY
     stop    not ready, still serving (drain delay) -> no new calls, those under way finish (grace) -> slots unload
-            -> ops port closed
+            -> ops port closed, telemetry sent, or given up
 
 The only module that knows concrete classes (invariant 7).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import secrets
 import signal
@@ -38,9 +39,13 @@ from turnout.runtime.ports import Journal, JournalError
 from turnout.store import ModelLimits, Repository
 from turnout.store.journal import SqliteJournal, StateDirectoryError
 from turnout.store.memory_journal import MemoryJournal
+from turnout.telemetry import settings as telemetry_settings
 from turnout.telemetry.logs import LogObserver, start_logging
 from turnout.telemetry.ops import Ops, start_ops
+from turnout.telemetry.pipeline import Limits, Pipeline, open_pipeline
 from turnout.telemetry.server_readings import CallReadings
+from turnout.telemetry.sources import Sources
+from turnout.telemetry.transitions import Transitions
 from turnout.transport.admin import SlotHandlers
 from turnout.transport.admin_server import AdminServer
 from turnout.transport.calls import CallLimits
@@ -59,6 +64,8 @@ _ADMIN_STOP_S_MAX = 0.5  # changes have ended by then, and watches are ended
 _OPS_REMEDY = "--ops-host or --ops-port, or use --no-ops"
 _UNLOAD_S_SECOND = 0.2
 _UNLOAD_S_MAX = 1.0  # after the last call has ended, or its grace has passed
+_TELEMETRY_S_MAX = 2.0  # then, for what is not sent yet: a collector that does not answer must not keep the process
+_TELEMETRY_S_SECOND = 0.2
 
 
 class StartError(Exception):
@@ -83,15 +90,39 @@ async def serve(config: Config, announce: Callable[[Started], None]) -> None:
     Raises:
         StartError: a port in use, a GPU that is not there, a repository that is not there or has no usable model.
     """
-    start_logging(config.log_level, config.log_format)
-    observer = LogObserver()
+    pipeline = _telemetry(config)
+    observer = LogObserver(pipeline.events)
     stop = _stop_signals(config.drain_delay_s)
-    _refuse_used_ports(config)
-    journal = await _journal(config)
     try:
-        await _serve(config, announce, observer, stop, journal)
+        _refuse_used_ports(config)
+        journal = await _journal(config)
+        try:
+            await _serve(config, announce, observer, stop, journal, pipeline)
+        finally:
+            journal.close()
     finally:
-        journal.close()
+        await _end_telemetry(pipeline, stop, observer)
+
+
+def _telemetry(config: Config) -> Pipeline:
+    start_logging(config.log_level, config.log_format)  # so that it takes what the SDK says of its variables
+    settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
+    limits = Limits(config.trace_slow_ms * 10**6 or 1 << 63, config.trace_captures_per_s_max)
+    try:
+        pipeline = open_pipeline(settings, limits, config.server_name)
+    except ValueError as error:
+        raise StartError(str(error)) from None
+    start_logging(config.log_level, config.log_format, pipeline.write_line)
+    observer = LogObserver()
+    for note in settings.notes:
+        observer.noticed(note)
+    return pipeline
+
+
+async def _end_telemetry(pipeline: Pipeline, stop: _StopSignals, observer: LogObserver) -> None:
+    seconds = _TELEMETRY_S_SECOND if stop.second() else _TELEMETRY_S_MAX
+    if not await pipeline.stop(seconds):
+        observer.event("stopped before all telemetry was sent", waited_s=seconds)
 
 
 async def _serve(
@@ -100,21 +131,27 @@ async def _serve(
     observer: LogObserver,
     stop: _StopSignals,
     journal: Journal,
+    pipeline: Pipeline,
 ) -> None:
     message_limit = MessageLimit()
     backend = _backend(config)
-    opener = _opener(config, backend, observer, message_limit)
-    admin = _admin(config, opener, journal)
+    opener = _opener(config, backend, observer, message_limit, pipeline)
+    admin = _admin(config, opener, journal, pipeline)
     health = Health(admin.fleet)
     admin.events.listen(health.refresh)
-    ops = await _ops(config, admin, opener, health) if config.ops else None
+    sources = Sources(admin, opener, lambda: health.why_not)
+    ops = _ops(config, sources, opener) if config.ops else None
+    if config.ops or "metrics" in pipeline.exported:
+        await sources.start()
+    pipeline.watch(sources.readings.take, sources.readings.take_slow)
     try:
         if await _unless_stopped(_open(config, backend, admin, observer, journal), stop):
-            await _run(config, announce, observer, stop, admin, health, message_limit, ops)
+            await _run(config, announce, observer, stop, admin, health, message_limit, pipeline, sources, ops)
             observer.event("stopped")
         else:
             observer.event("stopped before it was ready")
     finally:
+        sources.stop()
         if ops is not None:
             await ops.stop()
 
@@ -127,13 +164,15 @@ async def _run(
     admin: Admin,
     health: Health,
     message_limit: MessageLimit,
+    pipeline: Pipeline,
+    sources: Sources,
     ops: Ops | None,
 ) -> None:
     """Serve what is open until a signal comes."""
     fleet = admin.fleet
     more = config.admin or config.model_control == "explicit"
     limit = message_limit.bytes_max = config.message_bytes_max or message_bytes_max(fleet, more)
-    server = _server(config, admin, observer, limit, health)
+    server = _server(config, admin, observer, limit, health, pipeline)
     slots = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
     admin_server = AdminServer(slots, observer, admin.counts) if config.admin else None
     try:
@@ -141,8 +180,7 @@ async def _run(
         port = await server.start(config.host, config.grpc_port)
     except PortInUse as error:
         raise StartError(str(error)) from None
-    if ops is not None:
-        ops.readings.add(CallReadings(server.under_way))
+    sources.readings.add(CallReadings(server.under_way))
     # What is there now stays: no collection need walk over it again, which stops everything for tens of milliseconds.
     gc.collect()
     gc.freeze()
@@ -150,17 +188,19 @@ async def _run(
     announce(Started(config, fleet, port, limit, admin_port, ops_port))
     if config.state_dir is None:
         observer.event("no --state-dir: slots, traffic and history are kept in memory, and end with this process")
+    nothing = "nothing: neither --otlp-endpoint nor an OTEL_ variable asks for it"
+    observer.event("telemetry", exported=list(pipeline.exported) or nothing)
     models = [model.name for model in fleet]
     observer.event("serving", port=port, admin_port=admin_port, ops_port=ops_port, models=models)
     await _drain(server, admin, admin_server, stop, config, observer)
     await _unload(fleet, stop, observer)
 
 
-async def _ops(config: Config, admin: Admin, opener: Opener, health: Health) -> Ops:
+def _ops(config: Config, sources: Sources, opener: Opener) -> Ops:
     host = config.ops_host or config.host
     about = {"service_name": config.server_name, "service_version": __version__}
     try:
-        return await start_ops(admin, opener, lambda: health.why_not, about, host, config.ops_port)
+        return start_ops(sources, opener.offload, about, host, config.ops_port)
     except OSError as error:
         raise _unusable(host, config.ops_port, error, _OPS_REMEDY) from None
 
@@ -219,7 +259,9 @@ async def _open(config: Config, backend: OnnxBackend, admin: Admin, observer: Lo
     _refuse_problems(config, admin.fleet, known, observer)
 
 
-def _opener(config: Config, backend: OnnxBackend, observer: LogObserver, message_limit: MessageLimit) -> Opener:
+def _opener(
+    config: Config, backend: OnnxBackend, observer: LogObserver, message_limit: MessageLimit, pipeline: Pipeline
+) -> Opener:
     loop = asyncio.get_running_loop()
     return Opener(
         backend=backend,
@@ -235,14 +277,17 @@ def _opener(config: Config, backend: OnnxBackend, observer: LogObserver, message
         clock_ns=time.monotonic_ns,
         offload=offload,
         observer=observer,
+        tracer=pipeline.tracer,
         warmup_bytes_max=config.warmup_bytes_max,
         message_limit=message_limit,
     )
 
 
-def _admin(config: Config, opener: Opener, journal: Journal) -> Admin:
+def _admin(config: Config, opener: Opener, journal: Journal, pipeline: Pipeline) -> Admin:
     limits = AdminLimits(config.require_etag, config.slot_memory_bytes_max, int(config.bake_s * 1e9))
-    return Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
+    admin = Admin(opener, repository(config), journal, _steady_time_ns(), secrets.token_hex(4), limits)
+    admin.events.listen(Transitions(admin.events, pipeline.events))
+    return admin
 
 
 def _steady_time_ns() -> Callable[[], int]:
@@ -293,8 +338,11 @@ def _refuse_problems(config: Config, fleet: Fleet, known: bool, observer: LogObs
     raise StartError("\n".join([what, *(sorted(problems) or ["  it has no folders"])]))
 
 
-def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: int, health: Health) -> GrpcServer:
+def _server(
+    config: Config, admin: Admin, observer: LogObserver, message_bytes: int, health: Health, pipeline: Pipeline
+) -> GrpcServer:
     fleet = admin.fleet
+    table = status_table(OVERLOAD_CODES[config.overload_code])
     draw = random.Random().randrange  # noqa: S311 - routing, no secret
     dispatcher = Dispatcher(fleet, time.monotonic_ns, draw, config.fallback)
     inference = InferenceHandlers(
@@ -311,6 +359,8 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
         config.response_identity,
         config.stream_inflight_max,
         admin.counts,
+        pipeline.tracer,
+        table,
     )
     control = None
     if config.model_control == "explicit":
@@ -327,7 +377,6 @@ def _server(config: Config, admin: Admin, observer: LogObserver, message_bytes: 
         ping_interval_ms_min=config.ping_interval_ms_min,
         connection_age_ms_max=config.connection_age_ms_max,
     )
-    table = status_table(OVERLOAD_CODES[config.overload_code])
     return GrpcServer(inference, catalogue, health, limits, table, observer, admin.counts)
 
 

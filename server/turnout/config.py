@@ -184,6 +184,17 @@ class Config(BaseModel):
     )
     drain_delay_s: Seconds = Field(5, description="after SIGTERM: not ready, still serving, until balancers notice")
     drain_grace_s: Seconds = Field(25, description="then: how long calls under way may take")
+    otlp_endpoint: str = Field(
+        "",
+        description="where traces, metrics and logs are sent by OTLP, such as http://collector:4317; it goes before "
+        "OTEL_EXPORTER_OTLP_ENDPOINT. Without it, OTEL_* variables decide, and without them nothing is sent",
+    )
+    trace_slow_ms: int = Field(
+        1000, ge=0, le=3_600_000, description="a request that takes so long is traced even if not sampled; 0: none is"
+    )
+    trace_captures_per_s_max: float = Field(
+        10, ge=0, le=1000, description="requests that are traced only because they were slow or failed; 0: none is"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json")
 
@@ -207,6 +218,13 @@ class Config(BaseModel):
             if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
                 raise ValueError(f"'{digest[:80]}' is no sha256 of 64 hexadecimal digits")
         return ",".join(digest for digest in digests if digest)
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_url(cls, text: str) -> str:
+        if text and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
+            raise ValueError("is no URL: http://HOST:PORT, or https:// for TLS")
+        return text
 
     @field_validator("host", "admin_host", "ops_host")
     @classmethod

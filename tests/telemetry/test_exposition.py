@@ -31,7 +31,7 @@ class Source:
         self.asked = 0
         self.now_ns = 100 * S
         about = {"service_name": "turnout", "service_version": "1"}
-        self.exposition = Exposition(self.collect, lambda: self.now_ns, lambda then_ns: 1000 + then_ns / S, about)
+        self.exposition = Exposition(self.collect, lambda: self.now_ns, lambda then_ns: 1000 * S + then_ns, about)
 
     def collect(self) -> list[Reading]:
         self.asked += 1

@@ -29,7 +29,7 @@ class Ops:
         self.asked = 0
         self.threads: set[str] = set()
         self.server = OpsServer(asyncio.get_running_loop())
-        metrics = Exposition(self.collect, time.monotonic_ns, lambda then_ns: 0.0, {})
+        metrics = Exposition(self.collect, time.monotonic_ns, lambda then_ns: then_ns, {})
         pages = Pages(self.server.on_loop, lambda: self.why_not, metrics)
         self.port = self.server.start(pages, "127.0.0.1", 0)
 

@@ -18,6 +18,7 @@ from support.world import DECLARED, World, request
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.errors import ServingError
 from turnout.core.sketch import Sketch
+from turnout.core.tracing import TraceContext
 from turnout.runtime.jobs import SlotLimits
 from turnout.telemetry import instruments as i
 from turnout.telemetry import triton
@@ -71,6 +72,22 @@ async def test_requests_and_batches(loop: VirtualLoop) -> None:
     stages = points(taken, i.STAGE_TIME)
     assert stages[*BLUE, "compute_infer"] == pytest.approx(0.05)
     assert stages[*BLUE, "queue"] == pytest.approx(4 * 0.009, rel=1e-3)
+
+
+@virtual
+async def test_the_last_traced_request_of_a_bucket(loop: VirtualLoop) -> None:
+    world, readings, _ = await world_of(loop)
+    for number in (1, 2):
+        world.infer(request(trace=TraceContext(number, 7)))
+        await world.after(1)
+    world.infer(request())
+    await world.after(1)
+    (reading,) = [reading for reading in readings.take() if reading.instrument is i.REQUEST_DURATION]
+    (distribution,) = reading.points
+    assert isinstance(distribution, Distribution)
+    (exemplar,) = distribution.exemplars
+    assert (exemplar.trace.trace_id, exemplar.duration_ns) == (2, 10 * MS)
+    assert exemplar.ended_ns == pytest.approx(world.clock() - 2 * 10**9 + 10 * MS, abs=MS)
 
 
 @virtual

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from itertools import pairwise
 
 from turnout.core.buckets import BASIS_POINTS, Span, bucket_of, salted, weights_of
@@ -31,6 +32,25 @@ class Target:
 
 
 Interval = Span[Target]
+
+
+class Choice(Enum):
+    """What chose the slot that answers a request."""
+
+    PIN = auto()  # the request said so, or a pin rule
+    SPLIT = auto()  # chance or its sticky key, among several
+    ONLY = auto()  # there is no other with traffic
+    FALLBACK = auto()  # another slot failed it
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who was to answer a request, by which generation of the route, and what chose it."""
+
+    slot: str
+    revision: Revision
+    generation: int
+    choice: Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +91,14 @@ class Route:
     pins: tuple[Pin, ...] = ()
     # Derived once, for the hot path.
     weights: Mapping[str, int] = field(init=False, repr=False, compare=False)  # of the slots that have any, by name
+    choice: Choice = field(init=False, repr=False, compare=False)  # of requests without a pin
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _salt: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         weights = {target.slot: weight for target, weight in weights_of(self.intervals).items()}
         object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "choice", Choice.ONLY if len(weights) == 1 else Choice.SPLIT)
         object.__setattr__(self, "_ends", tuple(interval.end_bp for interval in self.intervals))
         object.__setattr__(self, "_salt", salted(self.sticky.salt or self.model))
         if not self.intervals:

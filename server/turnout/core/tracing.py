@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from turnout.core.errors import Reason
 
 # version 00 is exactly this; what later ones append comes after another hyphen.
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII | re.DOTALL)
-_SAMPLED = 1
+_SAMPLED = frozenset(f"{flags:02x}" for flags in range(1, 256, 2))  # the lowest bit is the caller's decision
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _COIN_BITS = 64
 _SPAN_ID_BITS = 64
 _STATE_CHARACTERS_MAX = 512  # as far as W3C asks servers to carry it
 RATIO_DEFAULT = 0.01
 
-Draw = Callable[[int], int]  # chance: that many random bits, such as random.Random().getrandbits
+_Fields: TypeAlias = tuple[str, str, bool]  # trace id, span id, sampled
+Draw: TypeAlias = Callable[[int], int]  # chance: that many random bits, such as random.Random().getrandbits
 
 # Of these the server is at fault, or its load: the codes that OpenTelemetry counts as errors of a gRPC server.
 FAULTS = frozenset({Reason.EXECUTION_FAILED, Reason.NOT_READY, Reason.DEADLINE_EXCEEDED})
@@ -40,16 +43,24 @@ class TraceContext:
 
 def read_traceparent(text: str, state: str = "") -> TraceContext | None:
     """The caller's span; None when the header is not valid."""
+    fields = _fields(text)
+    return _context(fields, state) if fields is not None else None
+
+
+def _fields(text: str) -> _Fields | None:
     found = _TRACEPARENT.fullmatch(text)
     if found is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
-    if version == "ff" or (version == "00" and more is not None):
+    if version == "ff" or (version == "00" and more is not None) or trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
-    if not (trace := int(trace_id, 16)) or not (span := int(span_id, 16)):
-        return None
+    return trace_id, span_id, flags in _SAMPLED
+
+
+def _context(fields: _Fields, state: str) -> TraceContext:
+    trace_id, span_id, sampled = fields
     kept = state if len(state) <= _STATE_CHARACTERS_MAX else ""
-    return TraceContext(trace, span, bool(int(flags, 16) & _SAMPLED), state=kept)
+    return TraceContext(int(trace_id, 16), int(span_id, 16), sampled, state=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +86,13 @@ class Sampling:
         coin = draw(_COIN_BITS)
         if traceparent is None:  # the usual case, and the only one that most requests pay for
             return root(coin, draw) if coin < self._bound else None
-        parent = read_traceparent(traceparent, state)
-        if parent is None:
+        fields = _fields(traceparent)
+        if fields is None:
             return root(coin, draw) if coin < self._bound else None
-        if self.parent_decides:
-            return child(parent, draw) if parent.sampled else None
-        # As every other service decides that sees this trace: by the lower half of its id.
-        return child(parent, draw) if parent.trace_id & ((1 << _COIN_BITS) - 1) < self._bound else None
+        trace_id, _, sampled = fields
+        if not self.parent_decides:  # as every other service decides that sees this trace: by the lower half of its id
+            sampled = int(trace_id[16:], 16) < self._bound
+        return child(_context(fields, state), draw) if sampled else None
 
 
 def captured(traceparent: str | None, state: str, draw: Draw) -> TraceContext:

@@ -49,7 +49,7 @@ class Exposition(Collector):
 
     Args:
         collect: every reading as it is now; it may raise, as `page` then does.
-        wall_s: the time of day, in seconds, of a moment on the monotonic clock in nanoseconds.
+        wall_ns: the time of day of a moment on the monotonic clock.
         about: of `target_info`: the service's name and version.
     """
 
@@ -57,12 +57,12 @@ class Exposition(Collector):
         self,
         collect: Callable[[], list[Reading]],
         clock_ns: ClockNs,
-        wall_s: Callable[[int], float],
+        wall_ns: Callable[[int], int],
         about: dict[str, str],
     ) -> None:
         self._collect = collect
         self._clock_ns = clock_ns
-        self._wall_s = wall_s
+        self._wall_ns = wall_ns
         self._about = about
         self._lock = threading.Lock()
         self._pages: dict[tuple[bool, bool], tuple[int, Page]] = {}  # OpenMetrics or not, compressed or not
@@ -111,7 +111,9 @@ class Exposition(Collector):
         for each in sorted(point.exemplars, key=lambda exemplar: exemplar.ended_ns):
             value = each.duration_ns * point.nanoseconds
             labels = {"trace_id": f"{each.trace.trace_id:032x}", "span_id": f"{each.trace.span_id:016x}"}
-            exemplars[bisect_left(instrument.bounds, value)] = Exemplar(labels, value, self._wall_s(each.ended_ns))
+            exemplars[bisect_left(instrument.bounds, value)] = Exemplar(
+                labels, value, self._wall_ns(each.ended_ns) / 1e9
+            )
         names = [*(repr(bound) for bound in instrument.bounds), "+Inf"]
         buckets: list[_Bucket] = []
         total = 0

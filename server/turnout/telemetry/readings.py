@@ -5,6 +5,7 @@ Taken on the loop thread, because that is where counters are written; it copies 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,6 +21,11 @@ from turnout.telemetry.instruments import Instrument
 
 Attributes: TypeAlias = tuple[str | bool, ...]  # in the order of the instrument's
 _NS = 1e-9
+
+
+def time_of_day_ns(then_ns: int) -> int:
+    """Of a moment on the monotonic clock."""
+    return time.time_ns() - time.monotonic_ns() + then_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,9 @@ class Readings:
     def add(self, source: Source) -> None:
         """One that is there only now. On the loop thread."""
         self._sources.append(source)
+
+    def add_slow(self, source: Source) -> None:
+        self._slow_sources.append(source)
 
     def take(self) -> list[Reading]:
         """On the loop thread."""
