@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from turnout.core.ids import printable
 from turnout.core.model import Placement
@@ -158,6 +158,9 @@ class Config(BaseModel):
     admin: bool = Field(True, description="serve turnout.admin.v1, which loads models and moves traffic, on a port")
     admin_host: str = Field("127.0.0.1", description="address of the admin service; whoever reaches it may change all")
     admin_port: Port = Field(8003, description="port of the admin service; 0: a free one")
+    ops: bool = Field(True, description="serve /livez, /readyz and /metrics over HTTP, on a port")
+    ops_host: str = Field("", description="address of that port; nothing: as --host")
+    ops_port: Port = Field(8002, description="its number; 0: a free one")
     require_etag: bool = Field(False, description="changes without an etag are refused, but for rollbacks")
     state_dir: Path | None = Field(
         None, description="folder of the journal: slots, traffic and history outlast a restart; none: in memory only"
@@ -240,9 +243,11 @@ class Config(BaseModel):
             raise ValueError("is no URL: http://HOST:PORT, or https:// for TLS")
         return text
 
-    @field_validator("host", "admin_host")
+    @field_validator("host", "admin_host", "ops_host")
     @classmethod
-    def _is_address(cls, text: str) -> str:
+    def _is_address(cls, text: str, info: ValidationInfo) -> str:
+        if not text and info.field_name == "ops_host":
+            return text
         try:
             ip_address(text)
         except ValueError:

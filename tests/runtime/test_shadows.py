@@ -60,6 +60,9 @@ class Told:
         self.kept.append(told)
         return f"kept-{len(self.kept)}"
 
+    async def stop(self) -> None:
+        """Nothing is being written."""
+
 
 class Stage:
     """Slot 'blue' holds version 3 and is live; 'v2' and 'v1' hold the others."""

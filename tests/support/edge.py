@@ -22,6 +22,7 @@ from turnout.core.model import Artefact, Execution
 from turnout.core.tensors import Signature, TensorSpec
 from turnout.runtime.account import Account, Outcome
 from turnout.runtime.budget import Budget
+from turnout.runtime.counts import Counts
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.fleet import Fleet
 from turnout.runtime.jobs import SlotLimits
@@ -126,6 +127,7 @@ class Edge:
     address: str
     channel: grpc.aio.Channel
     stub: GRPCInferenceServiceAioStub
+    counts: Counts
 
     def slot(self, model: str = "m", name: str = "blue") -> Slot:
         return self.fleet.model(model).slots[name]
@@ -189,6 +191,7 @@ async def edge(
     seen = Seen()
     real = await open_fleet(models, seen, limits or SlotLimits(1024, 1 << 30), clock_ns, budget, tracer)
     health = Health(fleet or real)
+    counts = Counts()
     inference = InferenceHandlers(
         dispatcher or Dispatcher(real, clock_ns, lambda n: 0),
         clock_ns,
@@ -197,17 +200,20 @@ async def edge(
         call_limits,
         identity,
         stream_inflight_max,
+        counts,
         tracer,
         status_table(overload),
     )
     catalogue = Catalogue(fleet or real, "turnout", "0.0-test", lambda: health.ready, clock_ns)
     channel_limits = replace(CHANNEL_LIMITS, message_bytes_max=message_bytes_max)
-    server = GrpcServer(inference, catalogue, health, channel_limits, status_table(overload), seen)
+    server = GrpcServer(inference, catalogue, health, channel_limits, status_table(overload), seen, counts)
     port = await server.start("127.0.0.1", 0)
     address = f"127.0.0.1:{port}"
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Edge(real, seen, inference, health, server, address, channel, GRPCInferenceServiceAioStub(channel))
+            yield Edge(
+                real, seen, inference, health, server, address, channel, GRPCInferenceServiceAioStub(channel), counts
+            )
     finally:
         for served in models.values():
             if isinstance(served.model, SyntheticModel) and isinstance(served.model.wait, Gate):

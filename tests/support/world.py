@@ -19,6 +19,7 @@ from turnout.core.model import Artefact, Execution, ModelSpec
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec
 from turnout.core.tracing import TraceContext
+from turnout.runtime.account import Accounts
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher, Ticket
 from turnout.runtime.fleet import Fleet
@@ -147,6 +148,7 @@ class World:
         self.budget = Budget(1 << 20, 1 << 40)
         self.tracer: Tracer = NO_TRACER
         self.fleet = Fleet()
+        self.accounts = Accounts()
         self.dispatcher = Dispatcher(self.fleet, self.clock, lambda n: 0)
 
     @classmethod
@@ -178,6 +180,7 @@ class World:
             observer=self.seen,
             tracer=self.tracer,
         )
+        self.accounts = opener.accounts
         self.fleet = await opener.open(sources)
         # Warm-up ran in place: let the loop's time catch up with it.
         self.loop.now_s += self.clock.ahead_ns / 1e9

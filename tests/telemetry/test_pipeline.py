@@ -20,7 +20,7 @@ from turnout.core.slots import SlotState
 from turnout.core.tracing import TraceContext
 from turnout.runtime.ports import Severity
 from turnout.runtime.tracing import NO_TRACER
-from turnout.telemetry.instruments import QUEUE_LIMIT
+from turnout.telemetry.instruments import QUEUE_LIMIT, THREADS
 from turnout.telemetry.logs import LogObserver, start_logging
 from turnout.telemetry.pipeline import Limits, Pipeline, open_pipeline
 from turnout.telemetry.push import Pusher, Schedule
@@ -84,7 +84,7 @@ async def test_metrics_are_read_on_the_loop_and_sent_beside_it() -> None:
         return [Reading(QUEUE_LIMIT, (Value((), number),))]
 
     pusher = Pusher([kept], Resource.get_empty(), Schedule(0.001, 1.0), time.time_ns)
-    pusher.start(take)
+    pusher.start(take, lambda: [])
     assert await asyncio.to_thread(kept.got.wait, 20)
     await asyncio.to_thread(pusher.shutdown)
     assert threads == {threading.get_ident()}
@@ -95,9 +95,23 @@ async def test_metrics_are_read_on_the_loop_and_sent_beside_it() -> None:
 async def test_what_came_last_is_sent_at_the_end() -> None:
     kept = Kept()
     pusher = Pusher([kept], Resource.get_empty(), Schedule(3600.0, 1.0), time.time_ns)
-    pusher.start(lambda: [Reading(QUEUE_LIMIT, (Value((), 5),))])
+    pusher.start(lambda: [Reading(QUEUE_LIMIT, (Value((), 5),))], lambda: [])
     await asyncio.to_thread(pusher.shutdown)
     assert kept.values == [5]
+
+
+async def test_what_takes_time_to_read_is_read_beside_the_loop() -> None:
+    kept, threads = Kept(), set()
+
+    def take_slow() -> list[Reading]:
+        threads.add(threading.get_ident())
+        return [Reading(THREADS, (Value((), 7),))]
+
+    pusher = Pusher([kept], Resource.get_empty(), Schedule(3600.0, 1.0), time.time_ns)
+    pusher.start(lambda: [], take_slow)
+    await asyncio.to_thread(pusher.shutdown)
+    assert kept.values == [7]
+    assert threading.get_ident() not in threads
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.resources import Resource
 
-from turnout.telemetry.instruments import BATCH_SIZE, QUEUE_DEPTH, REQUEST_ROWS
+from turnout.core.tracing import TraceContext
+from turnout.runtime.account import Exemplar
+from turnout.telemetry.instruments import BATCH_SIZE, QUEUE_DEPTH, REQUEST_ROWS, RPC_DURATION
 from turnout.telemetry.points import Form, Points
 from turnout.telemetry.push import Schedule
 from turnout.telemetry.readings import Distribution, Reading, Value
@@ -135,3 +138,19 @@ def test_the_schedule_of_the_environment() -> None:
 def test_an_interval_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="OTEL_METRIC_EXPORT_INTERVAL"):
         Schedule.of({"OTEL_METRIC_EXPORT_INTERVAL": text})
+
+
+@pytest.mark.parametrize(("delta", "told"), [(False, [1, 2]), (True, [2])])
+def test_exemplars_of_what_is_told(delta: bool, told: list[int]) -> None:
+    now_ns = time.monotonic_ns()
+    before, after = (Exemplar(2 * 10**9, TraceContext(n, n + 5), now_ns + n * 10**9) for n in (1, 2))
+    reading = Reading(RPC_DURATION, (Distribution(("grpc", "M", "OK", ""), ((2.0, 2),), 4.0, (before, after)),))
+    points = Points(Resource.get_empty(), Form(delta=delta), time.time_ns() + 1_500_000_000)
+    [point] = made(points, reading, time.time_ns() + 3 * 10**9).data_points
+    assert [(e.trace_id, e.span_id, e.value) for e in point.exemplars] == [(n, n + 5, 2.0) for n in told]
+    assert abs(point.exemplars[-1].time_unix_nano - time.time_ns() - 2 * 10**9) < 10**9
+    assert point.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "M",
+        "rpc.response.status_code": "OK",
+    }, "an attribute without a value is none"

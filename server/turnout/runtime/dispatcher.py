@@ -69,6 +69,10 @@ class Dispatcher:
         found.find(version, slot)
         return found.route
 
+    def knows(self, model: str) -> bool:
+        """Whether there is a model of this name, served or not."""
+        return model in self._fleet
+
     def infer(self, request: InferenceRequest, on_done: OnDone) -> Ticket:
         """Send a request on its way; `on_done` is called once, later, on the loop thread, unless it is cancelled.
 
@@ -183,7 +187,8 @@ class Ticket:
         account = self._lease.slot.account
         rows = self._entry.rows if self._entry is not None else 0
         duration_ns = now_ns - self._started_ns
-        account.record_request(result, rows, duration_ns, answer.timings if answer else None, self._lease.pinned)
+        timings = answer.timings if answer else None
+        account.record_request(result, rows, duration_ns, timings, self._lease.pinned, self.request.trace, now_ns)
         if result is Outcome.SUCCESS:
             account.last_success_ns = now_ns
         if self._entry is not None:

@@ -145,6 +145,9 @@ class Fleet:
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
+
     def add(self, model: Model) -> None:
         self._models[model.name] = model
 

@@ -207,6 +207,9 @@ class PairStore(Protocol):
     def keep(self, told: Export[Compared]) -> str:
         """Where they can be found, by and by; "": they are not kept."""
 
+    async def stop(self) -> None:
+        """Wait for what is being written; forget what is not."""
+
 
 class JournalError(Exception):
     """The journal cannot be written or read. Whether what was to be written is there is not known."""

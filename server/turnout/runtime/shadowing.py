@@ -84,9 +84,19 @@ class Shadowing:
         if noise and copy.live.outputs is not None:
             self._noise.offer(replace(copy, kind=PairKind.NOISE))
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The model and the shadow revision, as metrics name them."""
+        return self._revision.model, str(self._revision)
+
+    @property
+    def queued(self) -> int:
+        """Copies on their way, until they are compared."""
+        return self._copies.copies
+
     def drop(self, reason: Drop, count: int = 1) -> None:
         self._dropped[reason] += count
-        self._account.drop(self._revision.model, str(self._revision), reason, count)
+        self._account.drop(*self.key, reason, count)
 
     def learn(self, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
         """Score both answers by the right classes, one for each row.
@@ -115,7 +125,7 @@ class Shadowing:
             self._revision,
             self._window.summary(self._now_ns()),
             dict(self._dropped),
-            self._copies.copies,
+            self.queued,
             tuple(
                 Scores(output, self._references.score(output), self._references.scores(output))
                 for output in self._references.outputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from turnout.core.copies import Copy, Drop, PairKind, Side
@@ -77,6 +77,9 @@ class Shadows:
         except Exception as error:  # noqa: BLE001 - a fault of our own must not reach the live request
             self._observer.handler_failed("shadow", request.inference_id, error)
 
+    def __iter__(self) -> Iterator[Shadowing]:
+        return iter(self._active.values())
+
     def reports(self, model: str | None = None) -> list[ShadowReport]:
         """Every rule at work (of one model) as it is now."""
         return [shadowing.report() for place, shadowing in self._active.items() if model in (None, place[0])]
@@ -101,6 +104,8 @@ class Shadows:
         for shadowing in self._active.values():
             shadowing.close()
         await self._comparer.stop()
+        if self._store is not None:
+            await self._store.stop()
 
     def _offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
         if model.route is None:

@@ -16,7 +16,7 @@ from turnout.runtime.tracing import NO_TRACER
 from turnout.telemetry.readings import Reading
 from turnout.telemetry.settings import Settings
 
-Take = Callable[[], Sequence[Reading]]  # on the loop thread
+Take = Callable[[], Sequence[Reading]]
 WriteLine = Callable[[str, MutableMapping[str, Any]], None]  # a level, and the line's fields; on any thread
 
 
@@ -48,7 +48,7 @@ class Pipeline:
     Attributes:
         exported: the signals.
         write_line: takes each line of the log; None: nobody collects them.
-        watch: begins to export what a callable gives, which is asked on the loop thread.
+        watch: begins to export what two callables give; the first is asked on the loop thread, the other on another.
         shutdowns: each sends what is left and blocks, perhaps for half a minute.
     """
 
@@ -56,7 +56,7 @@ class Pipeline:
     tracer: Tracer = NO_TRACER
     events: EventLog = field(default_factory=NoEvents)
     write_line: WriteLine | None = None
-    watch: Callable[[Take], None] = lambda take: None
+    watch: Callable[[Take, Take], None] = lambda take, take_slow: None
     shutdowns: list[Callable[[], None]] = field(default_factory=list)
 
     async def stop(self, seconds_max: float) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     ExponentialHistogram,
@@ -28,7 +29,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from turnout import __version__
 from turnout.telemetry import names
 from turnout.telemetry.instruments import Instrument, Kind
-from turnout.telemetry.readings import Distribution, Reading, Value
+from turnout.telemetry.readings import Distribution, Reading, Value, time_of_day_ns
 
 Bins: TypeAlias = dict[int, int]  # counts by the number of the bucket
 _Key: TypeAlias = tuple[str, tuple[object, ...]]
@@ -163,7 +164,17 @@ class Points:
             instrument.bounds,
             None,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
+            self._exemplars(point),
         )
+
+    def _exemplars(self, point: Distribution) -> list[Exemplar]:
+        """The last traced request of each bucket; where only what came is told, of what came."""
+        after_ns = self._before_ns if self._form.delta else 0
+        return [
+            Exemplar({}, each.duration_ns * point.part, ended_ns, each.trace.span_id, each.trace.trace_id)
+            for each in point.exemplars
+            if (ended_ns := time_of_day_ns(each.ended_ns)) >= after_ns
+        ]
 
     def _exponential(
         self,
@@ -213,4 +224,5 @@ def _fitted(bins: Bins) -> tuple[int, int, Sequence[int]]:
 
 
 def _named(instrument: Instrument, attributes: tuple[str | bool, ...]) -> dict[str, str | bool]:
-    return dict(zip(instrument.attributes, attributes, strict=True))
+    """An attribute without a value is none."""
+    return {name: value for name, value in zip(instrument.attributes, attributes, strict=True) if value != ""}

@@ -61,9 +61,10 @@ class Pusher:
         self._thread: threading.Thread | None = None
         self._log = structlog.get_logger()
 
-    def start(self, take: Take) -> None:
+    def start(self, take: Take, take_slow: Take) -> None:
+        """`take` is asked on the loop thread, `take_slow` on the pusher's own."""
         loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, args=(take, loop), name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(take, take_slow, loop), name="metrics", daemon=True)
         self._thread.start()
 
     def shutdown(self) -> None:
@@ -74,12 +75,12 @@ class Pusher:
         for exporter in self._exporters:
             exporter.shutdown()
 
-    def _run(self, take: Take, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, take: Take, take_slow: Take, loop: asyncio.AbstractEventLoop) -> None:
         stopping = False
         while not stopping:
             stopping = self._stopping.wait(self._schedule.interval_s)
             try:
-                data = self._points.make(_taken(take, loop), self._time_ns())
+                data = self._points.make([*_taken(take, loop), *take_slow()], self._time_ns())
                 for exporter in self._exporters:
                     exporter.export(data, timeout_millis=self._schedule.timeout_s * 1000)
             except Exception as error:  # noqa: BLE001 - the next time may be better

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from turnout.core.errors import Reason, ServingError
 from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.core.tracing import TraceContext
+from turnout.runtime.counts import OTHER, Counts
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.ports import ClockNs, Observer, Tracer
 from turnout.runtime.tracing import NO_TRACER
@@ -22,6 +25,7 @@ _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is l
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 _QUIET_S = 0.1  # a client that was answered sends its next request well within this
 _TICK_S = 0.01
+_NO_SLOT = frozenset({Reason.NOT_FOUND, Reason.NOT_READY})  # of the dispatcher's refusals: by the route, not by a slot
 
 
 class InferenceHandlers:
@@ -42,6 +46,7 @@ class InferenceHandlers:
         call_limits: CallLimits,
         identity: bool,
         stream_inflight_max: int,
+        counts: Counts,
         tracer: Tracer = NO_TRACER,
         table: StatusTable = STATUS,
     ) -> None:
@@ -56,6 +61,7 @@ class InferenceHandlers:
         self._closed = False
         self._closed_ns = 0
         self._calls = Calls(call_limits, clock_ns)
+        self._counts = counts
         self._traces = Traces(tracer, clock_ns, table)
 
     @property
@@ -90,20 +96,22 @@ class InferenceHandlers:
         call = self._calls.begin(context)
         metadata = _metadata(context)
         trace = self._traces.begin(metadata)
-        request = None
+        model, request = "", None
         try:
             self._refuse_when_closed()
             self._calls.refuse_beyond_bounds()
             raw = await self._calls.receive(call, context)
-            request = self._decode(self._requests.read(raw), metadata, context, trace)
-            del raw  # what the request does not hold is not kept while it waits
+            received = self._requests.read(raw)
+            model = received.plan.model
+            request = self._decode(received, metadata, context, trace)
+            del raw, received  # what the request does not hold is not kept while it waits
             response = await self._answer(request)
             answer = codec.encode(request, response, identity=self._identity)
         except asyncio.CancelledError:
             self._traces.ended("ModelInfer", started_ns, metadata, trace, request, None)
             raise
         except Exception as error:  # noqa: BLE001 - raised again, as what the client may know of it
-            raise self._failed("ModelInfer", started_ns, metadata, trace, request, error) from None
+            raise self._failed("ModelInfer", started_ns, metadata, trace, model, request, error) from None
         self._traces.ended("ModelInfer", started_ns, metadata, trace, request, response)
         return self._calls.answered(call, answer)
 
@@ -157,10 +165,11 @@ class InferenceHandlers:
     ) -> bytes | _StreamError:
         started_ns = self._clock_ns()
         trace = self._traces.begin(metadata)
-        request = None
+        model, request = "", None
         asked = codec.Asked()
         try:
             received = self._requests.read(raw)
+            model = received.plan.model
             asked = codec.Asked.of(received, self._id_characters_max)
             self._calls.refuse_beyond_bounds()
             request = self._decode(received, metadata, context, trace)
@@ -172,7 +181,9 @@ class InferenceHandlers:
             raise
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
             # No name for it here: with its traceback it would hold this frame, and the request in it.
-            return _StreamError(asked, self._failed("ModelStreamInfer", started_ns, metadata, trace, request, error))
+            return _StreamError(
+                asked, self._failed("ModelStreamInfer", started_ns, metadata, trace, model, request, error)
+            )
         self._traces.ended("ModelStreamInfer", started_ns, metadata, trace, request, response)
         call.hold(len(answer))
         return answer
@@ -183,13 +194,20 @@ class InferenceHandlers:
         started_ns: int,
         metadata: Metadata,
         trace: TraceContext | None,
+        model: str,
         request: InferenceRequest | None,
         error: Exception,
     ) -> ServingError:
-        """What the client may know of an error, once it has been logged and traced."""
+        """What the client may know of an error, once it has been logged, traced, and counted where no slot has seen the
+        request: what a slot refuses is in its account."""
         refusal = as_refusal(error, method, self._observer, trace)
+        if request is None and isinstance(error, ServingError | DecodeError):
+            self._count_refusal(model, refusal)
         self._traces.ended(method, started_ns, metadata, trace, request, refusal)
         return refusal
+
+    def _count_refusal(self, model: str, refusal: ServingError) -> None:
+        self._counts.refuse(model if self._dispatcher.knows(model) else OTHER, refusal.reason.name.lower())
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -222,7 +240,12 @@ class InferenceHandlers:
             if not future.done():
                 future.set_result(outcome)
 
-        ticket = self._dispatcher.infer(request, settle)
+        try:
+            ticket = self._dispatcher.infer(request, settle)
+        except ServingError as refusal:
+            if refusal.reason in _NO_SLOT:
+                self._count_refusal(request.model, refusal)
+            raise
         timer = None
         if ticket.deadline_ns is not None:
             timer = loop.call_later((ticket.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S, ticket.expire)
