@@ -182,7 +182,7 @@ def _judged(apart: Apart, comparator: Comparator) -> _Judgement:
             return _by_row(apart, comparator, 1 - overlaps, overlaps < (comparator.threshold or 0), 1.0)
         case Method.COSINE:
             return _by_distance(apart, comparator, apart.cosines(), 2.0)
-        case Method.JS:
+        case _:
             return _by_distance(apart, comparator, apart.js_distances(), 1.0)
 
 
