@@ -870,10 +870,10 @@ async def test_what_the_canary_fails_the_stable_slot_answers_and_the_canary_is_b
     assert {outcome.response.slot for outcome in outcomes} == {"blue"}
     assert "error id" in pinned.error.message, "who pins a slot wants its answer"
     accounts = {name: slot.account for name, slot in control.admin.fleet.model("m").slots.items()}
-    failed = accounts["green"].ended(Outcome.FAILED, pinned=False)
+    failed = accounts["green"].routed[Outcome.FAILED].requests
     assert failed > 0
-    assert accounts["blue"].ended(Outcome.FAILED, pinned=False) == 0
-    assert accounts["blue"].ended(Outcome.SUCCESS, pinned=True) == failed, "chance did not send them there"
+    assert accounts["blue"].routed[Outcome.FAILED].requests == 0
+    assert accounts["blue"].pinned[Outcome.SUCCESS].requests == failed, "chance did not send them there"
     assert all(slot.leases == 0 for slot in control.admin.fleet.model("m").slots.values())
 
 
