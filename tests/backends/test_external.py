@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -271,37 +272,37 @@ def test_tensors_that_are_overlooked_here_are_not_found_in_the_working_directory
 
 def test_weights_that_are_shortened_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m", main_graph("w.bin"), {"w.bin": WEIGHTS.tobytes()})
-    real = os.pread
+    real = os.preadv
 
-    def shortening(fd: int, count: int, offset: int) -> bytes:
+    def shortening(fd: int, buffers: list[memoryview], offset: int) -> int:
         if os.readlink(f"/proc/self/fd/{fd}").endswith("w.bin"):
             os.truncate(tmp_path / "m" / "w.bin", 20)
-        return real(fd, count, offset)
+        return real(fd, buffers, offset)
 
-    monkeypatch.setattr(os, "pread", shortening)
+    monkeypatch.setattr(os, "preadv", shortening)
     assert "'w.bin' changed while it was loaded" in refusal(path)
 
 
 def test_reading_that_stops_early_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m", main_graph("w.bin", 8), {"w.bin": WEIGHTS.tobytes()})
-    real = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, count, offset: real(fd, min(count, 7), offset))
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:7]], offset))
     assert run(path) == [2, 3, 4, 5]
 
 
 def test_reading_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m", main_graph("w.bin"), {"w.bin": WEIGHTS.tobytes()})
 
-    def fails(*_: object) -> bytes:
+    def fails(*_: object) -> int:
         raise OSError(5, "Input/output error", str(tmp_path))
 
-    monkeypatch.setattr(os, "pread", fails)
+    monkeypatch.setattr(os, "preadv", fails)
     assert refusal(path) == "its files cannot be read: Input/output error"
 
-    def exhausted(*_: object) -> bytes:
-        raise MemoryError
+    def exhausted(*_: object) -> int:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(os, "pread", exhausted)
+    monkeypatch.setattr(os, "preadv", exhausted)
     assert refusal(path) == "there is not enough memory to read its files"
 
 
@@ -447,7 +448,7 @@ def test_descriptors_whose_offset_has_moved(tmp_path: Path) -> None:
             stack.callback(os.close, files[name])
             os.lseek(files[name], 0, os.SEEK_END)
         read = contents.Contents.read(OpenArtefact("model.onnx", files))
-    assert read.model == path.read_bytes()
+    assert read.model[:] == path.read_bytes()
     assert bytes(read.files["w.bin"]) == WEIGHTS.tobytes()
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.shadows import shadow_rule
 from turnout.core.commands import (
@@ -384,6 +384,9 @@ def test_a_bake_that_frees_nothing_is_a_line_of_the_journal_all_the_same() -> No
 
 
 SLOTS = st.sampled_from(["blue", "green", "red", "pink"])
+# From nothing it takes many steps in the right order until there is anything to lose.
+THREE = run(CANARY, *load("red", 3), SetShadow(shadow_rule("red"))).state
+STARTS = st.sampled_from([Traffic("m"), TWO, SWAPPED, CANARY, THREE, run(THREE, Swap("green", BAKE)).state])
 
 
 class Machine(RuleBasedStateMachine):
@@ -453,6 +456,10 @@ class Machine(RuleBasedStateMachine):
     def weight(self, slot: str) -> int:
         return self.state.weight_bp(slot)
 
+    @initialize(state=STARTS)
+    def begin(self, state: Traffic) -> None:
+        self.state, self.now_ns = state, 1_000 * S
+
     @rule(slot=SLOTS, version=st.integers(1, 4), more=st.tuples(st.booleans(), st.booleans(), st.booleans()))
     def load(self, slot: str, version: int, more: tuple[bool, bool, bool]) -> None:
         self.do(Load(slot, revision(version), *more))
@@ -501,8 +508,9 @@ class Machine(RuleBasedStateMachine):
     def clear_shadow(self, slot: str) -> None:
         self.do(ClearShadow(slot))
 
-    @rule()
-    def end_bake(self) -> None:
+    @rule(later_ns=st.sampled_from([0, 5 * S, BAKE]))
+    def end_bake(self, later_ns: int) -> None:
+        self.now_ns += later_ns
         self.do(EndBake())
 
     @precondition(lambda self: any(r.state is SlotState.READY for r in self.state.slots.values()))

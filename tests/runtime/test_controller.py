@@ -677,6 +677,17 @@ async def test_a_model_that_had_a_problem_at_start_has_none_once_it_is_loaded(lo
 
 
 @virtual
+async def test_a_first_start_that_serves_nothing_leaves_nothing_behind(loop: VirtualLoop) -> None:
+    shelf = Shelf(failing={1: "damaged"})
+    control = await Control.open(loop, shelf=shelf)
+    assert control.state("blue") == "FAILED m/1"
+    assert control.journal.states() == {}
+    shelf.failing.clear()
+    later = await control.restarted()
+    assert later.in_force == later.journaled == {"blue": 10_000}, "the mended file is served, as at a first start"
+
+
+@virtual
 async def test_a_restart_brings_back_slots_weights_and_generation(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
     await control.load("green", 2)
@@ -870,10 +881,10 @@ async def test_what_the_canary_fails_the_stable_slot_answers_and_the_canary_is_b
     assert {outcome.response.slot for outcome in outcomes} == {"blue"}
     assert "error id" in pinned.error.message, "who pins a slot wants its answer"
     accounts = {name: slot.account for name, slot in control.admin.fleet.model("m").slots.items()}
-    failed = accounts["green"].ended(Outcome.FAILED, pinned=False)
+    failed = accounts["green"].routed[Outcome.FAILED].requests
     assert failed > 0
-    assert accounts["blue"].ended(Outcome.FAILED, pinned=False) == 0
-    assert accounts["blue"].ended(Outcome.SUCCESS, pinned=True) == failed, "chance did not send them there"
+    assert accounts["blue"].routed[Outcome.FAILED].requests == 0
+    assert accounts["blue"].pinned[Outcome.SUCCESS].requests == failed, "chance did not send them there"
     assert all(slot.leases == 0 for slot in control.admin.fleet.model("m").slots.values())
 
 

@@ -194,7 +194,7 @@ async def test_the_budget_is_shared_by_all_models_and_given_back(loop: VirtualLo
     assert outcomes[0].response
     assert outcomes[1].error
     assert (budget.rows, budget.bytes) == (0, 0)
-    assert world.fleet.model("n").slots["blue"].account.tallies[Outcome.REJECTED].requests == 1
+    assert world.fleet.model("n").slots["blue"].account.tally(Outcome.REJECTED).requests == 1
     cancelled = world.infer(request(rows=4))
     assert cancelled.ticket is not None
     cancelled.ticket.cancel()

@@ -39,8 +39,8 @@ async def open_world(
 
 
 def account_of(world: World, slot: str = "blue") -> dict[Outcome, int]:
-    tallies = world.fleet.model("m").slots[slot].account.tallies
-    return {outcome: tally.requests for outcome, tally in tallies.items() if tally.requests}
+    account = world.fleet.model("m").slots[slot].account
+    return {outcome: count for outcome in Outcome if (count := account.tally(outcome).requests)}
 
 
 @virtual

@@ -87,7 +87,9 @@ async def test_a_journal_that_fails_sets_no_rule(loop: VirtualLoop) -> None:
     await control.load("green", 2)
     control.journal.broken = True
     assert (await refused(control.shadow("green"))).refusal is Refusal.STATE_STORE
-    assert control.shadows == {}
+    control.journal.broken = False
+    await asyncio.sleep(60)
+    assert control.shadows == control.journaled_shadows == {}
 
 
 @virtual

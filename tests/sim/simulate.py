@@ -180,7 +180,7 @@ def _check(world: World, plan: Plan, model: SyntheticModel, sent: list[Sent]) ->
     assert slot.leases == 0, "every lease was released"
     assert (world.budget.rows, world.budget.bytes) == (0, 0), "the budget was given back"
     assert slot.state is (SlotState.READY if plan.unload_after is None else SlotState.EMPTY), slot.state
-    counted = {outcome: tally.requests for outcome, tally in slot.account.tallies.items()}
+    counted = {outcome: slot.account.tally(outcome).requests for outcome in Counted}
     leased = [one for one in sent if one.refusal is not Reason.NOT_READY]
     assert sum(counted.values()) == len(leased), "each request is counted exactly once"
     assert counted[Counted.SUCCESS] == sum(one.outcome is not None and bool(one.outcome.kept) for one in sent)

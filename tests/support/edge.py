@@ -136,7 +136,7 @@ class Edge:
 
     def ended(self, outcome: Outcome, model: str = "m") -> int:
         account: Account = self.slot(model).account
-        return account.tallies[outcome].requests
+        return account.tally(outcome).requests
 
 
 async def open_fleet(

@@ -877,7 +877,7 @@ BROKEN_FILES = (
     _none("broken_no_number", "it has no version folder", files={"latest/model.onnx": TWICE, "01/model.onnx": TWICE}),
     Entry("broken_no_file", {"1/README.md": b"soon"}, states={"1": NO_FILE}),
     Entry("broken_folder", {"1/model.onnx/other.onnx": TWICE}, states={"1": NO_FILE}),
-    _one("broken_empty", CANNOT_LOAD, b""),
+    _one("broken_empty", "the model file is empty", b""),
     _one("broken_garbage", CANNOT_LOAD, b"this is no model"),
     _one("broken_truncated", CANNOT_LOAD, onnx_bytes(TWICE_ROWS)[:-30]),
     _one("broken_operator", "Frobnicate", "g (float[3] x) => (float[3] y) { y = Frobnicate(x) }"),

@@ -182,7 +182,7 @@ class Ranking:
         starts, index = _starts(rows, columns)
         flat = order + starts
         self._descending = ascending.take(flat)
-        self._places = np.empty(both.shape)
+        self._places: Array = np.empty(both.shape)
         self._places.reshape(-1)[flat] = index
         places, step = self._places, self._descending[..., 1:] != self._descending[..., :-1]
         if not step.item(step.argmin()):
@@ -199,7 +199,7 @@ class Ranking:
     def overlaps(self, k: int) -> Array:
         """The share of the k first that both sides have, in any order, of each row."""
         k = min(k, self._places.shape[-1])
-        top = self._places < k
+        top: Array = self._places < k
         shares: Array = np.add.reduce(top[:, 0] & top[:, 1], -1) / k
         return shares
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from turnout.core.buckets import BASIS_POINTS, bucket_of, salted
+from turnout.core.buckets import BASIS_POINTS
 from turnout.core.comparators import Comparator, ComparatorError, check_comparator
 from turnout.core.errors import ControlError, Refusal
+from turnout.core.sampling import is_noise, noise_salt, sampled, shadow_salt
 from turnout.core.tensors import Signature, TensorSpec
 
 SHADOWS_MAX = 8  # rules of one model: each may copy every request
@@ -42,17 +43,16 @@ class ShadowRule:
     _noise_salt: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Not the salt alone: it may be that of a sticky key, and sampled requests are to be of all keys.
-        object.__setattr__(self, "_sample_salt", salted(f"shadow/{self.salt}"))
-        object.__setattr__(self, "_noise_salt", salted(f"noise/{self.salt}"))
+        object.__setattr__(self, "_sample_salt", shadow_salt(self.salt))
+        object.__setattr__(self, "_noise_salt", noise_salt(self.salt))
 
     def takes(self, inference_id: str) -> bool:
         """Whether a request is copied; the same in every process."""
-        return bucket_of(self._sample_salt, inference_id) < self.sample_bp
+        return sampled(self._sample_salt, inference_id, self.sample_bp)
 
     def repeats(self, inference_id: str) -> bool:
         """Whether a request that is copied also goes to its live revision once more, for the noise floor."""
-        return bucket_of(self._noise_salt, inference_id) < self.noise_bp
+        return is_noise(self._noise_salt, inference_id, self.noise_bp)
 
 
 @dataclass(frozen=True, slots=True)

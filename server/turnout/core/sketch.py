@@ -34,11 +34,15 @@ class Sketch:
         """The value that `share` (0 to 1) of all do not exceed, to 1 %; None without any."""
         rank = share * self.count
         seen = 0
-        for place, count in sorted(self.bins.items()):
+        for value, count in self.counts():
             seen += count
             if seen >= rank:
-                return float(_GAMMA**place * sqrt(_GAMMA))
+                return value
         return None
+
+    def counts(self) -> list[tuple[float, int]]:
+        """The middle of each bin, in order, and how often values fell into it."""
+        return [(float(_GAMMA**place * sqrt(_GAMMA)), count) for place, count in sorted(self.bins.items())]
 
     def merged(self, other: Sketch) -> Sketch:
         """Both together."""

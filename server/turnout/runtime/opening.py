@@ -15,7 +15,7 @@ from turnout.core.gates import Gate
 from turnout.core.model import Artefact, ModelSpec
 from turnout.core.routing import Target, starting_route, starting_slots
 from turnout.core.slots import SlotState
-from turnout.runtime.account import Account
+from turnout.runtime.account import Accounts
 from turnout.runtime.batcher import Batcher
 from turnout.runtime.budget import Budget
 from turnout.runtime.fleet import Fleet, Model
@@ -43,6 +43,7 @@ class Opener:
     observer: Observer
     warmup_bytes_max: int = 1 << 28
     message_limit: MessageLimit = field(default_factory=MessageLimit)
+    accounts: Accounts = field(default_factory=Accounts)
     loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOADS_MAX))
 
     async def open(self, sources: Iterable[ModelSource]) -> Fleet:
@@ -70,7 +71,7 @@ class Opener:
         reason. At start there are no gates but these: nobody waits to be told, and clients have seen no other model."""
         started_ns = self.clock_ns()
         slot.revision = artefact.revision
-        slot.account = Account()
+        slot.account = self.accounts.open(slot.name, artefact.revision)
         slot.size_bytes = artefact.size_bytes
         gates = gates or Gates(None, True, lambda: None)
         slot.gates = gates

@@ -10,6 +10,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from turnout.core.batching import Decision
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec
+from turnout.core.records import Compared, ShadowReport
+from turnout.core.sampling import Export
 from turnout.core.slots import SlotState
 from turnout.core.snapshot import Line, Remembered
 from turnout.core.tensors import Signature, Tensors
@@ -134,6 +136,23 @@ class Observer(Protocol):
     def noticed(self, what: str) -> None: ...
     def handler_failed(self, method: str, error_id: str, error: BaseException) -> None: ...
     def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None: ...
+
+
+class ComparisonSink(Protocol):
+    """Told of shadowing. Must not block or raise."""
+
+    def compared(self, told: Export[Compared]) -> None:
+        """A pair that was chosen to be told."""
+
+    def summarised(self, report: ShadowReport) -> None:
+        """A window of a rule is over."""
+
+
+class PairStore(Protocol):
+    """Keeps the tensors of pairs. Must not block or raise."""
+
+    def keep(self, told: Export[Compared]) -> str:
+        """Where they can be found, by and by; "": they are not kept."""
 
 
 class JournalError(Exception):

@@ -135,8 +135,9 @@ def _slot(slot: Slot | None, record: SlotRecord, traffic: Traffic) -> SlotView:
 
 
 def _counts(account: Account, pinned: bool) -> CountsView:
-    ended = {outcome: account.ended(outcome, pinned) for outcome in Outcome}
-    sketch = account.latencies[pinned]
+    tallies = account.pinned if pinned else account.routed
+    ended = {outcome: tally.requests for outcome, tally in tallies.items()}
+    sketch = tallies[Outcome.SUCCESS].durations
     return CountsView(
         requests=sum(ended.values()),
         successes=ended[Outcome.SUCCESS],

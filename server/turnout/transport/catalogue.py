@@ -131,9 +131,10 @@ class Catalogue:
         row = pb.ModelStatistics(name=name, version=str(version))
         stats = row.inference_stats
         for account in accounts:
-            for outcome, tally in account.tallies.items():
+            tallies = {outcome: account.tally(outcome) for outcome in Outcome}
+            for outcome, tally in tallies.items():
                 _add(stats.success if outcome is Outcome.SUCCESS else stats.fail, tally.requests, tally.duration_ns)
-            done = account.tallies[Outcome.SUCCESS]
+            done = tallies[Outcome.SUCCESS]
             row.inference_count += done.rows
             _add_compute(stats, done)
             _add(stats.queue, done.requests, done.queue_ns)

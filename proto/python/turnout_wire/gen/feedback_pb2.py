@@ -22,22 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fturnout_wire/gen/feedback.proto\x12\x15turnout.wire.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"~\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x14\n\x0cinference_id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05label\x18\x05 \x01(\t\"Y\n\x15RecordFeedbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x03(\x0b\x32\x1f.turnout.wire.admin.v1.Feedback\"N\n\x16RecordFeedbackResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x0f\n\x07unknown\x18\x02 \x01(\x03\x12\x11\n\tduplicate\x18\x03 \x01(\x03\x32\x82\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12o\n\x0eRecordFeedback\x12,.turnout.wire.admin.v1.RecordFeedbackRequest\x1a-.turnout.wire.admin.v1.RecordFeedbackResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fturnout_wire/gen/feedback.proto\x12\x15turnout.wire.admin.v1\"Q\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x14\n\x0cinference_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x05 \x01(\t\x12\x0e\n\x06output\x18\x06 \x01(\tJ\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05\"Y\n\x15RecordFeedbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x03(\x0b\x32\x1f.turnout.wire.admin.v1.Feedback\"N\n\x16RecordFeedbackResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x0f\n\x07unknown\x18\x02 \x01(\x03\x12\x11\n\tduplicate\x18\x03 \x01(\x03\x32\x82\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12o\n\x0eRecordFeedback\x12,.turnout.wire.admin.v1.RecordFeedbackRequest\x1a-.turnout.wire.admin.v1.RecordFeedbackResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'turnout_wire.gen.feedback_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FEEDBACK']._serialized_start=91
-  _globals['_FEEDBACK']._serialized_end=217
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=219
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=308
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=310
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=388
-  _globals['_FEEDBACKSERVICE']._serialized_start=391
-  _globals['_FEEDBACKSERVICE']._serialized_end=521
+  _globals['_FEEDBACK']._serialized_start=58
+  _globals['_FEEDBACK']._serialized_end=139
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=141
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=230
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=232
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=310
+  _globals['_FEEDBACKSERVICE']._serialized_start=313
+  _globals['_FEEDBACKSERVICE']._serialized_end=443
 # @@protoc_insertion_point(module_scope)

@@ -761,16 +761,18 @@ class Agreement(_message.Message):
     def __init__(self, pair_count: _Optional[int] = ..., rate: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., noise_pair_count: _Optional[int] = ..., noise_rate: _Optional[float] = ...) -> None: ...
 
 class ClassAgreement(_message.Message):
-    __slots__ = ("output", "live_class", "pair_count", "agreeing_count")
+    __slots__ = ("output", "live_class", "row_count", "agreeing_count", "near_tie_count")
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     LIVE_CLASS_FIELD_NUMBER: _ClassVar[int]
-    PAIR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     AGREEING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NEAR_TIE_COUNT_FIELD_NUMBER: _ClassVar[int]
     output: str
     live_class: str
-    pair_count: int
+    row_count: int
     agreeing_count: int
-    def __init__(self, output: _Optional[str] = ..., live_class: _Optional[str] = ..., pair_count: _Optional[int] = ..., agreeing_count: _Optional[int] = ...) -> None: ...
+    near_tie_count: int
+    def __init__(self, output: _Optional[str] = ..., live_class: _Optional[str] = ..., row_count: _Optional[int] = ..., agreeing_count: _Optional[int] = ..., near_tie_count: _Optional[int] = ...) -> None: ...
 
 class Confusion(_message.Message):
     __slots__ = ("output", "live_class", "shadow_class", "count")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import onnxruntime as ort
@@ -18,6 +19,7 @@ from turnout.backends.onnx.options import (
 )
 from turnout.backends.onnx.preflight import Preflight
 from turnout.backends.onnx.reasons import reason
+from turnout.backends.onnx.sealed import sealed_file
 from turnout.backends.onnx.session import OnnxSession
 from turnout.core.errors import LoadError
 from turnout.core.model import Artefact, Device, Execution, Placement, Provider
@@ -69,10 +71,12 @@ class OnnxBackend:
     Args:
         preflight: loads and runs each model in a child process first, unless that is for a GPU: a child would take
             the memory of a device that others run on.
+        alone: no event loop runs in this process, and it may write no files: models are passed as bytes.
     """
 
-    def __init__(self, options: OnnxOptions, preflight: Preflight | None = None) -> None:
+    def __init__(self, options: OnnxOptions, preflight: Preflight | None = None, alone: bool = False) -> None:
         self._options = options
+        self._alone = alone
         self._preflight = preflight
         self._placement = options.placement
 
@@ -140,7 +144,10 @@ class OnnxBackend:
             options.add_external_initializers_from_files_in_memory(
                 list(contents.files), list(contents.files.values()), [len(data) for data in contents.files.values()]
             )
-            session = ort.InferenceSession(contents.model, options, providers=providers, enable_fallback=0)
+            with nullcontext(bytes(contents.model)) if self._alone else sealed_file(contents.model) as model:
+                session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        except OSError as error:
+            raise LoadError(f"there is no memory for it: {error.strerror}") from error
         except Exception as error:
             if "onnxruntime" not in type(error).__module__:
                 raise LoadError("ONNX Runtime does not take its settings") from error  # the text shows addresses

@@ -45,7 +45,7 @@ def main() -> None:
 def _try(order: Mapping[str, Any]) -> dict[str, object]:
     opened = OpenArtefact(order["model"], order["files"], order["libraries"])
     artefact = Artefact(Revision("", 0, "", ""), lambda: nullcontext(opened))
-    backend = OnnxBackend(OnnxOptions(Placement(Provider.CPU), *order["threads"]))
+    backend = OnnxBackend(OnnxOptions(Placement(Provider.CPU), *order["threads"]), alone=True)
     bytes_before = _status_bytes("VmRSS")
     try:
         loaded = backend.load(artefact, _execution(order["execution"]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from dataclasses import dataclass
 
-from turnout.backends.onnx.external import resolve
+from turnout.backends.onnx.external import Content, resolve
+from turnout.backends.onnx.sealed import PIECE_BYTES
 from turnout.core.errors import LoadError
 from turnout.core.model import OpenArtefact
 
@@ -20,7 +22,7 @@ _READ_BYTES_MAX = 1 << 30
 class Contents:
     """A model, and the files that its initializers are in by the names that it gives them."""
 
-    model: bytes
+    model: Content
     files: dict[str, memoryview]
 
     @classmethod
@@ -31,9 +33,9 @@ class Contents:
         try:
             return cls._read(artefact)
         except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise LoadError("there is not enough memory to read its files") from error
             raise LoadError(f"its files cannot be read: {error.strerror}") from error
-        except MemoryError as error:
-            raise LoadError("there is not enough memory to read its files") from error
 
     @classmethod
     def _read(cls, artefact: OpenArtefact) -> Contents:
@@ -43,6 +45,8 @@ class Contents:
                 f"the model file has {size} bytes, the limit of its format is {_PROTOBUF_BYTES_MAX}: export it with "
                 "external data"
             )
+        if size == 0:
+            raise LoadError("the model file is empty: export it again")
         model = _read(artefact.files[artefact.model], artefact.model, size)
         weights = _Weights(artefact, model)
         resolved = resolve(model, weights.of)
@@ -57,7 +61,7 @@ class Contents:
 class _Weights:
     """What external tensors are in; each file read or mapped once."""
 
-    def __init__(self, artefact: OpenArtefact, model: bytes) -> None:
+    def __init__(self, artefact: OpenArtefact, model: Content) -> None:
         self._files = artefact.files
         self._known = {artefact.model: memoryview(model)}
         self._bytes_left = _READ_BYTES_MAX
@@ -89,12 +93,15 @@ class _Weights:
         return memoryview(_read(fd, name, size))
 
 
-def _read(fd: int, name: str, size: int) -> bytes:
-    """From the beginning; the descriptor's own offset belongs to whoever else has it."""
-    content = os.pread(fd, size, 0)
-    while len(content) < size:  # a single read ends at 2 GiB, or where a network file system wants
-        more = os.pread(fd, size - len(content), len(content))
-        if not more:
-            raise LoadError(f"'{name}' changed while it was loaded: give changed files a version of their own")
-        content += more
+def _read(fd: int, name: str, size: int) -> mmap.mmap:
+    """From the beginning; the descriptor's own offset belongs to whoever else has it. Into pages of its own: to fill or
+    to join an object of bytes would keep the interpreter for as long as it takes."""
+    content = mmap.mmap(-1, size)
+    with memoryview(content) as view:
+        at = 0
+        while at < size:
+            count = os.preadv(fd, [view[at : at + PIECE_BYTES]], at)
+            if not count:
+                raise LoadError(f"'{name}' changed while it was loaded: give changed files a version of their own")
+            at += count
     return content

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from mmap import mmap
+from typing import TypeAlias
 
 from turnout.core.errors import LoadError
 from turnout_wire.varint import to_varint
 
+Content: TypeAlias = bytes | mmap  # of a file; a slice of either is bytes
 Data = Callable[[str], memoryview]  # the content of a file, by the name that the model gives it
 
 # onnx.proto: message -> field -> message in it. What is not named here holds no tensors.
@@ -44,11 +47,11 @@ _PIECE = 1 << 22  # searched at once: the search of 80 MB keeps the interpreter,
 class Resolved:
     """A model whose external tensors are the main graph's initializers only, and the files that those are in."""
 
-    model: bytes
+    model: Content
     files: frozenset[str]
 
 
-def resolve(model: bytes, data: Data) -> Resolved:
+def resolve(model: Content, data: Data) -> Resolved:
     """Put into a model what ONNX Runtime would not take from memory.
 
     Args:
@@ -68,7 +71,7 @@ def resolve(model: bytes, data: Data) -> Resolved:
     return Resolved(model if changed is None else changed, frozenset(walk.files))
 
 
-def _has_mark(model: bytes) -> bool:
+def _has_mark(model: Content) -> bool:
     starts = range(0, len(model), _PIECE)
     return any(model.find(_MARK, start, start + _PIECE + len(_MARK) - 1) >= 0 for start in starts)
 
@@ -78,7 +81,7 @@ class _IrregularError(Exception):
 
 
 class _Walk:
-    def __init__(self, model: bytes, data: Data) -> None:
+    def __init__(self, model: Content, data: Data) -> None:
         self._bytes = model
         self._data = data
         self.files: set[str] = set()

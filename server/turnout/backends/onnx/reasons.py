@@ -11,12 +11,14 @@ _STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _LOCATION = re.compile(r"/\S+\.(?:cc|h|cpp|cu):\d+ (?=[^()]*\()")
 _SHORT_LOCATION = re.compile(r"(?<![\w/.])\w+\.(?:cc|h|cpp|cu):\d+ \S+ ")
 _AFTER_SIGNATURE = re.compile(r"\s*(?:const\b\s*)?(?:\[with [^\]]*\]\s*)?")
+# The file that it was given is not the operator's: see sealed.py.
+_FILE = re.compile(r"Load model from /proc/self/fd/\d+ failed: ?")
 _PATH = re.compile(r"(?<!\w)/[^\s:'\",)]*")
 
 
 def reason(error: BaseException) -> str:
     """One line."""
-    text = _STATUS.sub("", " ".join(str(error)[:_READ_CHARACTERS_MAX].split()))
+    text = _FILE.sub("", _STATUS.sub("", " ".join(str(error)[:_READ_CHARACTERS_MAX].split())))
     while match := _LOCATION.search(text):
         text = text[: match.start()] + text[_signature_end(text, match.end()) :]
     return _PATH.sub("<path>", _SHORT_LOCATION.sub("", text))[:_CHARACTERS_MAX]

@@ -1,0 +1,163 @@
+"""What all instruments show at one moment, as plain values: what both exporters are given.
+
+Taken on the loop thread, because that is where counters are written; it copies and adds up, and formats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from turnout.core.buckets import BASIS_POINTS
+from turnout.core.sketch import Sketch
+from turnout.core.slots import SlotState
+from turnout.runtime.account import Account, Accounts, Outcome, Tally
+from turnout.runtime.fleet import Fleet, Model
+from turnout.runtime.views import memory_of
+from turnout.telemetry import instruments as i
+from turnout.telemetry.instruments import Instrument
+
+Attributes: TypeAlias = tuple[str | bool, ...]  # in the order of the instrument's
+_NS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Of a counter or a gauge, in the instrument's unit."""
+
+    attributes: Attributes
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Of a histogram: how often each value came, in the instrument's unit and in order, and the sum of all."""
+
+    attributes: Attributes
+    counts: tuple[tuple[float, int], ...]
+    total: float
+
+    def buckets(self, bounds: Iterable[float]) -> list[int]:
+        """How many fell into each bucket that `bounds` end, upper bounds being inclusive, and how many lie beyond."""
+        found, ends = [0], list(bounds)
+        for value, count in self.counts:
+            while len(found) <= len(ends) and value > ends[len(found) - 1]:
+                found.append(0)
+            found[-1] += count
+        return found + [0] * (len(ends) + 1 - len(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One instrument's values."""
+
+    instrument: Instrument
+    points: tuple[Value, ...] | tuple[Distribution, ...]
+
+
+Source: TypeAlias = Callable[[], Iterable[Reading]]  # called on the loop thread
+
+
+class Readings:
+    """Asks each source in turn."""
+
+    def __init__(self, *sources: Source) -> None:
+        self._sources = sources
+
+    def take(self) -> list[Reading]:
+        """On the loop thread."""
+        return [reading for source in self._sources for reading in source()]
+
+
+class ServingReadings:
+    """Of models, slots and the requests that they answered."""
+
+    def __init__(self, fleet: Fleet, accounts: Accounts, queue_rows_max: int) -> None:
+        self._fleet = fleet
+        self._accounts = accounts
+        self._queue_rows_max = queue_rows_max
+
+    def __call__(self) -> Iterator[Reading]:
+        accounts: dict[tuple[str, str, str], list[Account]] = {}
+        for load in self._accounts:
+            accounts.setdefault((load.revision.model, load.slot, str(load.revision)), []).append(load.account)
+        yield from _of_requests(accounts)
+        yield from _of_batches(accounts)
+        yield from _of_slots(self._fleet)
+        yield Reading(i.QUEUE_LIMIT, (Value((), self._queue_rows_max),))
+        routes = [(model.name, model.route.generation) for model in self._fleet if model.route is not None]
+        yield Reading(i.ROUTE_GENERATION, tuple(Value((name,), generation) for name, generation in routes))
+        yield Reading(i.ROUTE_WEIGHT, tuple(value for model in self._fleet for value in _weights(model)))
+
+
+def _of_requests(accounts: Mapping[tuple[str, str, str], list[Account]]) -> Iterator[Reading]:
+    durations, queueing, rows, stages = [], [], [], []
+    for key, parts in accounts.items():
+        done = Tally()
+        for pinned in (False, True):
+            for outcome in Outcome:
+                tally = _sum([(part.pinned if pinned else part.routed)[outcome] for part in parts])
+                if not tally.requests:
+                    continue
+                durations.append(_sketched((*key, outcome.value, pinned), tally.durations, tally.duration_ns))
+                if outcome is Outcome.SUCCESS:
+                    queueing.append(_sketched((*key, pinned), tally.queueing, tally.queue_ns))
+                    done = done.plus(tally)
+        rows.append(Value(key, done.rows))
+        for stage in ("queue", "compute_input", "compute_infer", "compute_output"):
+            stages.append(Value((*key, stage), getattr(done, f"{stage}_ns") * _NS))
+    yield Reading(i.REQUEST_DURATION, tuple(durations))
+    yield Reading(i.QUEUE_DURATION, tuple(queueing))
+    yield Reading(i.REQUEST_ROWS, tuple(rows))
+    yield Reading(i.STAGE_TIME, tuple(stages))
+
+
+def _of_batches(accounts: Mapping[tuple[str, str, str], list[Account]]) -> Iterator[Reading]:
+    sizes, runs = [], []
+    for key, parts in accounts.items():
+        by_rows: dict[int, int] = {}
+        infer_ns, sketch = 0, Sketch()
+        for part in parts:
+            sketch = sketch.merged(part.runs)
+            for size, batch in part.batches.items():
+                by_rows[size] = by_rows.get(size, 0) + batch.runs
+                infer_ns += batch.compute_infer_ns
+        if by_rows:
+            counts = tuple((float(size), count) for size, count in sorted(by_rows.items()))
+            sizes.append(Distribution(key, counts, sum(size * count for size, count in counts)))
+            runs.append(_sketched(key, sketch, infer_ns))
+    yield Reading(i.BATCH_SIZE, tuple(sizes))
+    yield Reading(i.EXECUTION_DURATION, tuple(runs))
+
+
+def _of_slots(fleet: Fleet) -> Iterator[Reading]:
+    slots = [slot for model in fleet for slot in model.slots.values()]
+    states = [Value((s.model, s.name, state.value), float(s.state is state)) for s in slots for state in SlotState]
+    yield Reading(i.SLOT_STATE, tuple(states))
+    loaded = [((s.model, s.name, str(s.cargo.revision)), s, s.cargo) for s in slots if s.cargo is not None]
+    yield Reading(i.REQUEST_ACTIVE, tuple(Value(key, slot.leases) for key, slot, _ in loaded))
+    yield Reading(i.QUEUE_DEPTH, tuple(Value(key, cargo.batcher.queued_rows) for key, _, cargo in loaded))
+    yield Reading(i.SLOT_MEMORY, tuple(Value(key, memory_of(slot)) for key, slot, _ in loaded))
+    limits = [Value(key, max(cargo.spec.signature.rows_max, 1)) for key, _, cargo in loaded]
+    yield Reading(i.BATCH_LIMIT, tuple(limits))
+
+
+def _weights(model: Model) -> Iterator[Value]:
+    wanted = model.route.weights if model.route is not None else {}
+    for slot, weight_bp in wanted.items():
+        yield Value((model.name, slot, "desired"), weight_bp / BASIS_POINTS)
+    if total := sum(model.routed.values()):
+        for slot in dict.fromkeys((*wanted, *model.routed)):
+            yield Value((model.name, slot, "actual"), model.routed.get(slot, 0) / total)
+
+
+def _sum(tallies: list[Tally]) -> Tally:
+    total = tallies[0]
+    for tally in tallies[1:]:
+        total = total.plus(tally)
+    return total
+
+
+def _sketched(attributes: Attributes, sketch: Sketch, total_ns: int) -> Distribution:
+    return Distribution(attributes, tuple((ns * _NS, count) for ns, count in sketch.counts()), total_ns * _NS)
