@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from turnout_client.ctl.tables import NOTHING, plain_table, printable
-from turnout_client.ctl.windows import WINDOWS_KEPT, Windows, scale, sparkline
+from turnout_client.ctl.windows import WINDOWS_KEPT, Windows, agreeing, scale, sparkline
 from turnout_client.desired import RevisionSpec
 from turnout_wire.gen import slots_pb2 as pb
 
@@ -142,7 +142,7 @@ def _classes(
     summary: pb.ShadowSummary, output: str, width: int, windows: Windows | None, classes_max: int | None
 ) -> Iterator[RenderableType]:
     found = [each for each in summary.classes if each.output == output]
-    shown = sorted(found, key=lambda each: each.agreeing_count - each.pair_count)[:classes_max]
+    shown = sorted(found, key=lambda each: agreeing(each) - each.row_count)[:classes_max]
     shown.sort(key=lambda each: _natural(each.live_class))
     taken_for: dict[str, list[str]] = defaultdict(list)
     for confusion in sorted(summary.confusions, key=lambda each: -each.count):
@@ -152,11 +152,11 @@ def _classes(
     rates = {each.live_class: windows.by_class(output, each.live_class) for each in shown} if windows else {}
     with_windows = width >= _NARROW and any(len(each) > 1 for each in rates.values())
     low = scale(list(rates.values()))
-    headings = ["", ">pairs", ">agree", *([f">from {_percent(low)}"] if with_windows else []), "taken for"]
+    headings = ["", ">rows", ">agree", *([f">from {_percent(low)}"] if with_windows else []), "taken for"]
     table = plain_table(*headings)
     table.columns[0].header = Text(printable(output), "bold")
     for each in shown:
-        row: list[RenderableType] = [Text(_class(each.live_class)), f"{each.pair_count:,}", _share(each)]
+        row: list[RenderableType] = [Text(_class(each.live_class)), f"{each.row_count:,}", _share(each)]
         if with_windows:
             row.append(sparkline(rates[each.live_class], low, min(WINDOWS_KEPT, width // 6)))
         most = taken_for[each.live_class][: _CONFUSIONS_SHOWN if width >= _NARROW else 1]
@@ -168,7 +168,7 @@ def _classes(
 
 
 def _share(found: pb.ClassAgreement) -> str:
-    return rate(found.agreeing_count / found.pair_count) if found.pair_count else NOTHING
+    return rate(agreeing(found) / found.row_count) if found.row_count else NOTHING
 
 
 def _class(name: str) -> str:

@@ -19,24 +19,31 @@ class Windows:
     """The last WINDOWS_KEPT windows. Begins anew when the server's counts do.
 
     Classes are told since the rule began: a window is the difference of two readings. Where a reading was missed, its
-    pairs are in the next.
+    rows are in the next.
+
+    Attributes:
+        last: the newest summary.
+        rates: of the pairs of each window.
     """
 
     def __init__(self) -> None:
         self.last: pb.ShadowSummary | None = None
         self.rates: deque[float | None] = deque(maxlen=WINDOWS_KEPT)
+        self._counted: pb.ShadowSummary | None = None
         self._by_class: dict[tuple[str, str], deque[float | None]] = {}
 
     def add(self, summary: pb.ShadowSummary) -> None:
-        before = self.last
+        before, self.last = self._counted, summary
         if before is not None and before.start_time != summary.start_time:
             self.rates.clear()
             self._by_class.clear()
             before = None
+        if before is not None and _overlap(before, summary):
+            return
         if before is not None or _is_first(summary):
             self._add_classes(before or pb.ShadowSummary(), summary)
         self.rates.append(summary.window.rate if summary.window.pair_count else None)
-        self.last = summary
+        self._counted = summary
 
     def by_class(self, output: str, live_class: str) -> Rates:
         return self._by_class.get((output, live_class), ())
@@ -45,9 +52,20 @@ class Windows:
         earlier = {(each.output, each.live_class): each for each in before.classes}
         for each in now.classes:
             was = earlier.get((each.output, each.live_class), pb.ClassAgreement())
-            pairs = each.pair_count - was.pair_count
-            rate = (each.agreeing_count - was.agreeing_count) / pairs if pairs > 0 else None
+            rows = each.row_count - was.row_count
+            rate = (agreeing(each) - agreeing(was)) / rows if rows > 0 else None
             self._by_class.setdefault((each.output, each.live_class), deque(maxlen=WINDOWS_KEPT)).append(rate)
+
+
+def agreeing(found: pb.ClassAgreement) -> int:
+    """Rows that do not disagree: near ties are none of the shadow's doing."""
+    return found.agreeing_count + found.near_tie_count
+
+
+def _overlap(before: pb.ShadowSummary, now: pb.ShadowSummary) -> bool:
+    """Whether they tell of the same time for the most part: a stream begins in the middle of a window."""
+    end_ns = now.window_end_time.ToNanoseconds()
+    return (end_ns - before.window_end_time.ToNanoseconds()) * 2 < end_ns - now.window_start_time.ToNanoseconds()
 
 
 def _is_first(summary: pb.ShadowSummary) -> bool:
