@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from turnout_client.ctl.messages import enum_name
 from turnout_client.ctl.tables import NOTHING, plain_table, printable
 from turnout_client.ctl.windows import WINDOWS_KEPT, Windows, agreeing, scale, sparkline
 from turnout_client.desired import RevisionSpec
@@ -40,7 +42,7 @@ def summary_table(
     parts: list[RenderableType] = [_heading(summary), _totals(summary, width < _NARROW)]
     if windows is not None and len(windows.rates) > 1:
         low = scale([windows.rates])
-        parts.append(Text(f"  {sparkline(windows.rates, low, WINDOWS_KEPT)}  last windows, {_percent(low)} to 100 %"))
+        parts.append(_fact(f"{sparkline(windows.rates, low, WINDOWS_KEPT)}  last windows, {_percent(low)} to 100 %"))
     parts += _facts(summary)
     for output in dict.fromkeys(each.output for each in summary.classes):
         parts += [Text(), *_classes(summary, output, width, windows, classes_max)]
@@ -65,7 +67,7 @@ def _percent(value: float) -> str:
 
 
 def judged(summary: pb.ShadowSummary) -> str:
-    return pb.Verdict.Name(summary.verdict).removeprefix("VERDICT_")
+    return enum_name(summary, "verdict")
 
 
 def latency_ratios(summary: pb.ShadowSummary) -> str:
@@ -124,18 +126,22 @@ def _measures(found: pb.Agreement) -> list[str]:
     return [f"{pairs:,}", *shares, f"{rate(found.noise_rate)} of {noise:,}" if noise else NOTHING]
 
 
-def _facts(summary: pb.ShadowSummary) -> Iterator[Text]:
+def _facts(summary: pb.ShadowSummary) -> Iterator[Padding]:
     if ratios := latency_ratios(summary):
-        yield Text(f"  latency against the live one: {ratios}")
+        yield _fact(f"latency against the live one: {ratios}")
     if lost := drops(summary):
-        yield Text(f"  not compared: {lost}", "yellow")
+        yield _fact(f"not compared: {lost}", "yellow")
     if summary.HasField("reference"):
         score = summary.reference
-        yield Text(
-            f"  labels: both right {score.both_right:,}, only live {score.only_live_right:,}, only shadow "
+        yield _fact(
+            f"labels: both right {score.both_right:,}, only live {score.only_live_right:,}, only shadow "
             f"{score.only_shadow_right:,}, both wrong {score.both_wrong:,}"
         )
-        yield Text(f"  {improvement(score)}", "green" if score.log10_evidence >= _EVIDENCE_MIN else "")
+        yield _fact(improvement(score), "green" if score.log10_evidence >= _EVIDENCE_MIN else "")
+
+
+def _fact(text: str, style: str = "") -> Padding:
+    return Padding(Text(text, style), (0, 0, 0, 2))
 
 
 def _classes(
@@ -164,7 +170,7 @@ def _classes(
     yield table
     if len(shown) < len(found):
         rest = len(found) - len(shown)
-        yield Text(f"  {rest:,} classes more, which disagree less", "dim")
+        yield _fact(f"{rest:,} classes more, which disagree less", "dim")
 
 
 def _share(found: pb.ClassAgreement) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from turnout_client.ctl.agreement import drops, judged, latency_ratios, rate, revisions
+from turnout_client.ctl.messages import enum_name
 from turnout_client.ctl.tables import clock, printable
 from turnout_wire.gen import slots_pb2 as pb
 
@@ -30,7 +31,7 @@ def summary_line(summary: pb.ShadowSummary) -> str:
 
 def comparison_line(comparison: pb.Comparison) -> str:
     noise = "noise " if comparison.kind == pb.COMPARISON_KIND_NOISE else ""
-    found = _enum(pb.ComparisonResult.Name(comparison.result), "COMPARISON_RESULT_")
+    found = enum_name(comparison, "result").lower()
     said = [f"{comparison.model} {comparison.shadow_slot}", noise + found, comparison.inference_id]
     if comparison.output_name:
         said.append(f"{comparison.output_name}: {_difference(comparison)}")
@@ -40,7 +41,7 @@ def comparison_line(comparison: pb.Comparison) -> str:
 
 
 def _difference(comparison: pb.Comparison) -> str:
-    said = [_enum(pb.ComparisonMethod.Name(comparison.method), "COMPARISON_METHOD_")] if comparison.method else []
+    said = [enum_name(comparison, "method").lower()] if comparison.method else []
     if comparison.HasField("distance"):
         said.append(f"distance {comparison.distance:.4g}")
     if comparison.HasField("live_argmax") and comparison.HasField("shadow_argmax"):
@@ -52,7 +53,3 @@ def _difference(comparison: pb.Comparison) -> str:
 
 def _agreement(found: pb.Agreement) -> str:
     return f"{found.pair_count:,} pairs {rate(found.rate)}" if found.pair_count else "no pairs"
-
-
-def _enum(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower()

@@ -10,7 +10,7 @@ import click
 
 from turnout_client.admin import AdminClient
 from turnout_client.ctl import completion, messages
-from turnout_client.ctl.labels import Label, batches, label, read
+from turnout_client.ctl.labels import Label, batches, label, place, read
 from turnout_client.ctl.replicas import Outcome, ask_all
 from turnout_client.ctl.report import finish, show_changes
 from turnout_client.ctl.session import Session, session_of, session_options
@@ -51,7 +51,7 @@ def feedback(
         raise click.UsageError("--file has ids, labels and outputs: leave them out here")
     sender = _Sender(session, model)
     try:
-        for batch in batches(read(file) if file is not None else [label(1, inference_id or "", text or "", output)]):
+        for batch in batches(read(file) if file is not None else [label(0, inference_id or "", text or "", output)]):
             sender.send(batch)
             if not sender.standing:
                 break
@@ -117,7 +117,7 @@ def _placed(error: AdminError, before: Counts, batch: Sequence[Label]) -> AdminE
     for field, _ in error.fields:
         index = field.partition("[")[2].partition("]")[0]
         if field.startswith("feedback[") and index.isdecimal() and int(index) < len(batch):
-            message = f"line {batch[int(index)].line}: {message}"
+            message = place(batch[int(index)].line) + message
     if _total(before):
         message += f"; before it: {_counts(before)}; {_AGAIN}"
         metadata |= {name: str(value) for name, value in messages.shape(before).items()}

@@ -20,7 +20,7 @@ _COLUMNS = ("inference_id", "label", "output")  # the last may be left out
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One right answer, and the line that it is in."""
+    """One right answer, and the line of the file that it is in; 0: of none."""
 
     line: int
     message: feedback_pb2.Feedback
@@ -30,10 +30,15 @@ def label(line: int, inference_id: str, text: str, output: str = "") -> Label:
     """Raises SpecError where it cannot be meant."""
     for name, value in (("inference_id", inference_id), ("label", text)):
         if not value:
-            raise SpecError(f"line {line}: it has no {name}")
+            raise SpecError(f"{place(line)}it has no {name}")
     if len(text) > _LABEL_CHARACTERS_MAX:
-        raise SpecError(f"line {line}: a label of {len(text):,} characters, the limit is {_LABEL_CHARACTERS_MAX:,}")
+        raise SpecError(f"{place(line)}a label of {len(text):,} characters, the limit is {_LABEL_CHARACTERS_MAX:,}")
     return Label(line, feedback_pb2.Feedback(inference_id=inference_id, label=text, output=output))
+
+
+def place(line: int) -> str:
+    """How a message about it begins."""
+    return f"line {line}: " if line else ""
 
 
 def read(lines: Iterable[str]) -> Iterator[Label]:

@@ -27,23 +27,32 @@ def shape(message: Message) -> dict[str, Any]:
     return shaped
 
 
+def enum_name(message: Message, name: str) -> str:
+    """The value of an enumeration field without its prefix; its number, where it is of a later version."""
+    field = message.DESCRIPTOR.fields_by_name[name]
+    assert field.enum_type is not None
+    values, number = field.enum_type.values_by_number, getattr(message, name)
+    prefix = values[0].name.removesuffix("UNSPECIFIED")
+    return values[number].name.removeprefix(prefix) if number in values else str(number)
+
+
 def _value(message: Message, field: FieldDescriptor) -> Any:
     value = getattr(message, field.name)
     if field.is_repeated:
-        return dict(sorted(value.items())) if isinstance(value, Mapping) else [_one(each, field) for each in value]
+        return dict(sorted(value.items())) if isinstance(value, Mapping) else [_one(each) for each in value]
     if field.has_presence and not message.HasField(field.name):
         return None
-    return _one(value, field)
+    if field.enum_type is not None:
+        return enum_name(message, field.name) if value else None
+    return _one(value)
 
 
-def _one(value: Any, field: FieldDescriptor) -> Any:
+def _one(value: Any) -> Any:
     match value:
         case Message():
             return _part(value)
         case float() if not math.isfinite(value):
             return _NO_JSON_NUMBER.get(value, "NaN")
-        case int() if field.enum_type is not None:
-            return _enum_value(value, field)
     return value
 
 
@@ -56,11 +65,3 @@ def _part(message: Message) -> Any:
         case pb.Revision():
             return RevisionSpec(message.version, message.variant).text(message.model) if message.version else None
     return shape(message)
-
-
-def _enum_value(number: int, field: FieldDescriptor) -> str | None:
-    """None: unspecified. A value that this version does not know is its number."""
-    values = field.enum_type.values_by_number
-    if number not in values:
-        return str(number)
-    return values[number].name.removeprefix(values[0].name.removesuffix("UNSPECIFIED")) if number else None
