@@ -6,7 +6,6 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
@@ -212,15 +211,11 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int, height: int, *wor
     return status, "\n".join(line.rstrip() for line in plain.splitlines())
 
 
-def told_slowly(fake: FakeAdmin, *found: pb.ShadowSummary | pb.Comparison) -> Callable[[], None]:
-    return told(fake, *found).join
-
-
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_a_terminal_shows_a_table_that_moves(green: FakeAdmin, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    join = told_slowly(green, summary(1), comparison("r1"), summary(2), comparison("r2"))
-    status, picture = on_a_terminal(monkeypatch, width, 50, *WATCH, "--for", "1.5")
-    join()
+    teller = told(green, summary(1), comparison("r1"), summary(2), comparison("r2"))
+    status, picture = on_a_terminal(monkeypatch, width, 50, *WATCH, "--count", "4")
+    teller.join()
     assert status == 0 and max(map(len, picture.splitlines())) <= width
     squeezed = " ".join(picture.split())
     assert "digits green digits/2@int8 against digits/1 in blue INCONCLUSIVE" in squeezed
@@ -234,9 +229,9 @@ def test_a_low_terminal_shows_the_worst_first(green: FakeAdmin, monkeypatch: pyt
     many = summary(2)
     for number in range(20):
         many.classes.add(output="probabilities", live_class=f"c{number}", row_count=50, agreeing_count=50 - number)
-    join = told_slowly(green, many, *(comparison(f"r{number}") for number in range(9)))
-    _, picture = on_a_terminal(monkeypatch, 80, 24, *WATCH, "--for", "1.5")
-    join()
+    teller = told(green, many, *(comparison(f"r{number}") for number in range(9)))
+    _, picture = on_a_terminal(monkeypatch, 80, 24, *WATCH, "--count", "10")
+    teller.join()
     assert len(picture.splitlines()) <= 24
     assert "c19" in picture and "c3 " not in picture and "18 classes more, which disagree less" in picture
     assert "mismatch  r8" in picture and "mismatch  r0" not in picture
@@ -251,7 +246,7 @@ def test_a_terminal_says_what_is_missing(fake: FakeAdmin, monkeypatch: pytest.Mo
 
     clearing = threading.Thread(target=clear)
     clearing.start()
-    _, picture = on_a_terminal(monkeypatch, 80, 50, *WATCH, "--for", "2.5")
+    _, picture = on_a_terminal(monkeypatch, 80, 50, *WATCH, "--for", "3")
     clearing.join()
     assert "digits green  " in picture and "\ngreen gets no copies any more\n" in picture
     assert "red gets copies of 10 % of requests, noise 1 %: no summary yet" in " ".join(picture.split())
@@ -271,7 +266,7 @@ def test_a_terminal_shows_each_server_and_which_does_not_answer(
         refusing = threading.Thread(target=refuse)
         refusing.start()
         status, picture = on_a_terminal(
-            monkeypatch, 80, 80, "-e", green.address, "-e", other.address, *WATCH, "--for", "2.5"
+            monkeypatch, 80, 80, "-e", green.address, "-e", other.address, *WATCH, "--for", "3"
         )
         refusing.join()
     assert status == 0 and f"{green.address}\ndigits green" in picture
