@@ -1,5 +1,5 @@
-"""Streams of several servers followed at once, until all have refused, the time is over or Ctrl-C. One thread per server,
-which comes back when the connection was lost."""
+"""Streams of several servers followed at once, until all have refused, the time is over or Ctrl-C. One thread per
+server, which comes back when the connection was lost."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import click
 
 from turnout_client.ctl.apply import apply, export
 from turnout_client.ctl.completion import completion
+from turnout_client.ctl.feedback import feedback
 from turnout_client.ctl.loading import load, unload
 from turnout_client.ctl.reading import history, status
 from turnout_client.ctl.replicas import Exit
@@ -45,13 +46,16 @@ def turnoutctl() -> None:
     turnoutctl status                          what is loaded, and who gets what
     turnoutctl load digits green digits/2      load a revision; no traffic yet
     turnoutctl shadow set digits green         copies of requests, compared and never returned
+    turnoutctl shadow watch digits             how far their answers agree
     turnoutctl weights digits green=10% blue=rest
     turnoutctl swap digits green               all traffic, in one assignment
     turnoutctl rollback digits                 and back
     """
 
 
-for command in (status, load, unload, swap, rollback, weights, shadow, history, watch, apply, export, completion):
+for command in (
+    status, load, unload, swap, rollback, weights, shadow, feedback, history, watch, apply, export, completion,
+):  # fmt: skip
     turnoutctl.add_command(command)
 
 

@@ -1,10 +1,10 @@
-"""`turnoutctl shadow`: which slots get copies of live requests."""
+"""`turnoutctl shadow`: which slots get copies of live requests. What comes of them is `shadow_watch`."""
 
 from __future__ import annotations
 
 import click
 
-from turnout_client.ctl import completion
+from turnout_client.ctl import completion, shadow_watch
 from turnout_client.ctl.session import mutation_options, session_of, session_options
 from turnout_client.ctl.traffic import duration_option, move, now_split
 from turnout_client.shadows import METHODS, ShadowSpec, comparator, rule_message, shadows_of
@@ -97,3 +97,6 @@ def clear_rule(context: click.Context, model: str, slot: str, mutation: pb.Mutat
 def _now(model: pb.Model) -> str:
     rules = [f"{slot} gets copies of {rule.brief()}" for slot, rule in shadows_of(model).items()]
     return "; ".join([now_split(model), *(rules or ["no slot gets copies"])])
+
+
+shadow.add_command(shadow_watch.watch)
