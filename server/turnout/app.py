@@ -120,9 +120,14 @@ def _telemetry(config: Config) -> Pipeline:
 
 
 async def _end_telemetry(pipeline: Pipeline, stop: _StopSignals, observer: LogObserver) -> None:
-    seconds = _TELEMETRY_S_SECOND if stop.second() else _TELEMETRY_S_MAX
-    if not await pipeline.stop(seconds):
-        observer.event("stopped before all telemetry was sent", waited_s=seconds)
+    sending = asyncio.ensure_future(pipeline.stop(_TELEMETRY_S_MAX))
+    again = asyncio.ensure_future(stop.second_or(None))
+    both: set[asyncio.Future[Any]] = {sending, again}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([sending], timeout=_TELEMETRY_S_SECOND)  # also when a second signal came
+    again.cancel()
+    if not (sending.done() and sending.result()):
+        observer.event("stopped before all telemetry was sent")
 
 
 async def _serve(

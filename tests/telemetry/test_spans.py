@@ -6,6 +6,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -145,6 +147,27 @@ def test_a_batch_that_failed_is_an_error() -> None:
 
 
 PARENT = f"00-{TRACE.trace_id:032x}-{TRACE.parent_id:016x}-01"
+
+
+@given(st.text(max_size=512))
+@example("a=1,,b")
+@example("=,A=1")
+def test_no_trace_state_costs_a_span(state: str) -> None:
+    told = Told()
+    trace = told.tracer.begin(PARENT, state)
+    assert trace is not None
+    told.tracer.request_ended(EndedRequest(trace, "ModelInfer", 1, 2, None, None, "CANCELLED"))
+    assert len(told.spans()) == 1
+
+
+def test_a_fault_costs_a_span_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Told()
+    for _ in range(2):
+        told.tracer.request_ended(EndedRequest(None, "ModelInfer", 1, 2, None, None, "OK"))  # type: ignore[arg-type]
+        told.tracer.batch_ended(None)  # type: ignore[arg-type]
+    assert not told.spans()
+    assert capsys.readouterr().out.count("a span could not be made") == 1
+    told.server(response(), "OK")
 
 
 def test_callers_decide_unless_their_headers_are_not_read() -> None:

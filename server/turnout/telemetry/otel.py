@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -102,7 +103,7 @@ def _span_exporter(exporter: Exporter, endpoint: str) -> SpanExporter:
 
             return Http(**_http(endpoint, "traces"))
         case Exporter.CONSOLE:
-            return ConsoleSpanExporter()
+            return ConsoleSpanExporter(out=sys.stdout)
 
 
 def _log_exporter(exporter: Exporter, endpoint: str) -> LogRecordExporter:
@@ -116,7 +117,7 @@ def _log_exporter(exporter: Exporter, endpoint: str) -> LogRecordExporter:
 
             return Http(**_http(endpoint, "logs"))
         case Exporter.CONSOLE:
-            return ConsoleLogRecordExporter()
+            return ConsoleLogRecordExporter(out=sys.stdout)
 
 
 def _metric_exporter(exporter: Exporter, endpoint: str) -> MetricExporter:
@@ -130,7 +131,7 @@ def _metric_exporter(exporter: Exporter, endpoint: str) -> MetricExporter:
 
             return Http(**_http(endpoint, "metrics"))
         case Exporter.CONSOLE:
-            return ConsoleMetricExporter()
+            return ConsoleMetricExporter(out=sys.stdout)
 
 
 def _grpc(endpoint: str) -> Mapping[str, Any]:

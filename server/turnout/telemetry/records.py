@@ -3,6 +3,7 @@ queue."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -47,14 +48,15 @@ class Records:
     ) -> None:
         context = _context(trace.trace_id, trace.span_id, trace.sampled) if trace is not None else Context()
         number = _SEVERITIES[severity]
-        self._logger.emit(
-            timestamp=time.time_ns(),
-            context=context,
-            severity_number=number,
-            severity_text=number.name,
-            attributes=dict(attributes),
-            event_name=name,
-        )
+        with contextlib.suppress(Exception):  # a fault of the SDK's costs an event, and nothing that it is about
+            self._logger.emit(
+                timestamp=time.time_ns(),
+                context=context,
+                severity_number=number,
+                severity_text=number.name,
+                attributes=dict(attributes),
+                event_name=name,
+            )
 
     def write_line(self, level: str, fields: MutableMapping[str, Any]) -> None:
         number = _LEVELS.get(level, SeverityNumber.INFO)

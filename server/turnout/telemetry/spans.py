@@ -5,8 +5,10 @@ Nothing exists of a request that is not traced. Exporting happens on the SDK's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
+import structlog
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -94,6 +96,8 @@ class SpanTracer:
         self._clock_ns = clock_ns
         self._time_ns = time_ns
         self._draw = draw
+        self._has_failed = False
+        self._log = structlog.get_logger()
 
     def begin(self, traceparent: str | None, state: str) -> TraceContext | None:
         return self._sampling.begin(traceparent if self._w3c else None, state, self._draw)
@@ -107,6 +111,24 @@ class SpanTracer:
         return root(self._draw(64), self._draw)
 
     def request_ended(self, ended: EndedRequest) -> None:
+        with self._kept_apart():
+            self._request(ended)
+
+    def batch_ended(self, ended: EndedBatch) -> None:
+        with self._kept_apart():
+            self._batch(ended)
+
+    @contextlib.contextmanager
+    def _kept_apart(self) -> Iterator[None]:
+        """A fault here, or the SDK's, costs a span, and not an answer. The first is logged."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            if not self._has_failed:
+                self._has_failed = True
+                self._log.error("a span could not be made, others may be missing too", exc_info=error, export=False)
+
+    def _request(self, ended: EndedRequest) -> None:
         trace, outcome = ended.trace, ended.outcome
         method = names.SERVICE + ended.method
         attributes: Attributes = {
@@ -135,7 +157,7 @@ class SpanTracer:
         if timings is not None:
             self._stages(trace, timings, offset_ns)
 
-    def batch_ended(self, ended: EndedBatch) -> None:
+    def _batch(self, ended: EndedBatch) -> None:
         offset_ns = self._time_ns() - self._clock_ns()
         attributes: Attributes = {
             MODEL: ended.revision.model,
