@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 
 from turnout_client.errors import admin_error
-from turnout_wire.admin import SlotServiceStub
+from turnout_wire.admin import FeedbackServiceStub, SlotServiceStub
+from turnout_wire.gen import feedback_pb2 as feedback
 from turnout_wire.gen import slots_pb2 as pb
 
 _PAGE = 1000  # the largest that the server gives
 # The admin port is on loopback or in a cluster: a proxy for the outer world has no business there.
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 64 << 20))
 
-Q = TypeVar("Q")
+E = TypeVar("E")
 R = TypeVar("R")
 
 
@@ -32,6 +33,7 @@ class AdminClient:
         self.timeout_s = timeout_s
         self._channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
         self._stub = SlotServiceStub(self._channel)
+        self._feedback = FeedbackServiceStub(self._channel)
 
     def __enter__(self) -> AdminClient:
         return self
@@ -71,6 +73,12 @@ class AdminClient:
     def set_weights(self, request: pb.SetWeightsRequest) -> pb.SetWeightsResponse:
         return self._ask(self._stub.SetWeights, request)
 
+    def set_shadow(self, request: pb.SetShadowRequest) -> pb.SetShadowResponse:
+        return self._ask(self._stub.SetShadow, request)
+
+    def clear_shadow(self, request: pb.ClearShadowRequest) -> pb.ClearShadowResponse:
+        return self._ask(self._stub.ClearShadow, request)
+
     def transitions(self, model: str = "", since_seq: int = 0) -> Iterator[pb.Transition]:
         """The journal, newest first, fetched as it is read."""
         token = ""
@@ -82,10 +90,18 @@ class AdminClient:
             if not token:
                 return
 
-    def watch(self, model: str = "-", resume_token: str = "") -> Watch:
+    def record_feedback(self, request: feedback.RecordFeedbackRequest) -> feedback.RecordFeedbackResponse:
+        """At most 1000 facts; those that came before count as duplicates, so a call may be repeated."""
+        return self._ask(self._feedback.RecordFeedback, request)
+
+    def watch(self, model: str = "-", resume_token: str = "") -> Watch[pb.ModelEvent]:
         """Each change as it happens; without a token, each model as it is first."""
         request = pb.WatchModelRequest(model=model, resume_token=resume_token, send_initial_state=not resume_token)
         return Watch(self._stub.WatchModel(request))
+
+    def watch_comparisons(self, model: str = "-", slot: str = "") -> Watch[pb.ComparisonEvent]:
+        """Pairs of answers and summaries as they come, of one shadow slot or of all; nothing of what was before."""
+        return Watch(self._stub.WatchComparisons(pb.WatchComparisonsRequest(model=model, slot=slot)))
 
     def _ask(self, call: Callable[..., R], request: object, timeout_s: float | None = None) -> R:
         try:
@@ -94,13 +110,13 @@ class AdminClient:
             raise admin_error(error) from None
 
 
-class Watch:
+class Watch(Generic[E]):
     """The events of a watch. `cancel`, also from another thread, ends the iteration."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    def __iter__(self) -> Iterator[pb.ModelEvent]:
+    def __iter__(self) -> Iterator[E]:
         try:
             yield from self._call
         except grpc.RpcError as error:

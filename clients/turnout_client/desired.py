@@ -1,26 +1,23 @@
-"""What a file declares of models: their slots, revisions, weights, sticky keys and pins; and a model written as such a
-file. Knows no server and decides nothing."""
+"""What a file declares of models: their slots, revisions, weights, sticky keys, pins and shadow rules; and a model
+written as such a file. Knows no server and decides nothing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
+from turnout_client import shadows
+from turnout_client.shadows import ShadowSpec, shadows_of
+from turnout_client.written import BASIS_POINTS, SpecError, mapping, percent, share, text, wrong
 from turnout_wire.gen import slots_pb2 as pb
 
-BASIS_POINTS = 10_000
 REST = "rest"
-_SHARE = re.compile(r"(?P<percent>\d{1,3}(\.\d{1,2})?) ?%|(?P<bp>\d{1,5})( ?bp)?")
 _REVISION = re.compile(r"((?P<model>[^/@]+)/)?(?P<version>\d+)(@(?P<variant>[^/@]+))?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class SpecError(ValueError):
-    """What was written cannot be meant. The message names the place, the value and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +57,7 @@ class DesiredModel:
     weights: Mapping[str, int] | None = None
     sticky: Sticky | None = None
     pins: tuple[PinSpec, ...] | None = None
+    shadows: tuple[ShadowSpec, ...] | None = None
 
 
 def revision(text: object, model: str, where: str = "revision") -> RevisionSpec:
@@ -79,8 +77,8 @@ def shares(named: Mapping[str, object], where: str = "weights") -> dict[str, int
     Raises:
         SpecError: a share that cannot be read, or a sum that is not 100 %.
     """
-    found = {slot: _share(share, f"{where}: {slot}") for slot, share in named.items() if share != REST}
-    rest = [slot for slot, share in named.items() if share == REST]
+    found = {slot: share(amount, f"{where}: {slot}", ", or rest") for slot, amount in named.items() if amount != REST}
+    rest = [slot for slot, amount in named.items() if amount == REST]
     if len(rest) > 1:
         raise SpecError(f"{where}: only one slot can take the rest, not {' and '.join(rest)}")
     missing = BASIS_POINTS - sum(found.values())
@@ -91,18 +89,7 @@ def shares(named: Mapping[str, object], where: str = "weights") -> dict[str, int
             f"{where}: shares add up to {percent(BASIS_POINTS - missing)}, and must to 100 %"
             + ("" if rest else "; one slot may be given as 'rest'")
         )
-    return {slot: share for slot, share in found.items() if share}
-
-
-def _share(share: object, where: str) -> int:
-    match = _SHARE.fullmatch(str(share)) if isinstance(share, str | int) and not isinstance(share, bool) else None
-    if match is None:
-        raise SpecError(f"{where}: {share!r} is no share: write 10% (up to two decimals), basis points (1000) or rest")
-    return int(match["bp"]) if match["bp"] else round(float(match["percent"]) * 100)
-
-
-def percent(share_bp: int) -> str:
-    return f"{share_bp / 100:g} %"
+    return {slot: amount for slot, amount in found.items() if amount}
 
 
 def parse(text: str) -> list[DesiredModel]:
@@ -117,8 +104,8 @@ def parse(text: str) -> list[DesiredModel]:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"not YAML: {' '.join(str(error).split())}") from None
-    models = _mapping(_mapping(raw, "the file", {"models"}).get("models"), "models")
-    return [_model(name, _mapping(spec, f"models: {name}", _MODEL_KEYS)) for name, spec in models.items()]
+    models = mapping(mapping(raw, "the file", {"models"}).get("models"), "models")
+    return [_model(name, mapping(spec, f"models: {name}", _MODEL_KEYS)) for name, spec in models.items()]
 
 
 class _Loader(yaml.SafeLoader):
@@ -131,29 +118,31 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_MODEL_KEYS = {"slots", "weights", "sticky_key", "pins"}
+_MODEL_KEYS = {"slots", "weights", "sticky_key", "pins", "shadows"}
 _STICKY_KEYS = {"metadata_key", "request_parameter", "salt"}
 
 
 def _model(name: str, spec: Mapping[str, Any]) -> DesiredModel:
     where = f"models: {name}"
     slots = {}
-    for slot, held in _mapping(spec.get("slots") or {}, f"{where}: slots").items():
+    for slot, held in mapping(spec.get("slots") or {}, f"{where}: slots").items():
         slots[slot] = _held(held, name, f"{where}: slots: {slot}")
-    weights = sticky = pins = None
+    weights = sticky = pins = rules = None
     if "weights" in spec:
-        weights = shares(_mapping(spec["weights"], f"{where}: weights"), f"{where}: weights")
+        weights = shares(mapping(spec["weights"], f"{where}: weights"), f"{where}: weights")
     if "sticky_key" in spec:
-        sticky = _sticky(_mapping(spec["sticky_key"] or {}, f"{where}: sticky_key", _STICKY_KEYS), where)
+        sticky = _sticky(mapping(spec["sticky_key"] or {}, f"{where}: sticky_key", _STICKY_KEYS), where)
     if "pins" in spec:
         pins = _pins(spec["pins"] or [], f"{where}: pins")
-    return DesiredModel(name, slots, weights, sticky, pins)
+    if "shadows" in spec:
+        rules = shadows.parsed(spec["shadows"] or {}, f"{where}: shadows")
+    return DesiredModel(name, slots, weights, sticky, pins, rules)
 
 
 def _held(held: object, model: str, where: str) -> RevisionSpec:
     if not isinstance(held, Mapping):
         return revision(held, model, where)
-    held = _mapping(held, where, {"revision", "digest"})
+    held = mapping(held, where, {"revision", "digest"})
     found = revision(held.get("revision"), model, f"{where}: revision")
     digest = held.get("digest", "")
     if not isinstance(digest, str) or (digest and not _DIGEST.fullmatch(digest)):
@@ -162,7 +151,7 @@ def _held(held: object, model: str, where: str) -> RevisionSpec:
 
 
 def _sticky(spec: Mapping[str, Any], where: str) -> Sticky:
-    values = {key: _text(value, f"{where}: sticky_key: {key}") for key, value in spec.items()}
+    values = {key: text(value, f"{where}: sticky_key: {key}") for key, value in spec.items()}
     if values.get("metadata_key") and values.get("request_parameter"):
         raise SpecError(f"{where}: sticky_key: metadata_key or request_parameter, not both")
     return Sticky(**values)
@@ -170,37 +159,16 @@ def _sticky(spec: Mapping[str, Any], where: str) -> Sticky:
 
 def _pins(spec: object, where: str) -> tuple[PinSpec, ...]:
     if not isinstance(spec, Sequence) or isinstance(spec, str):
-        _wrong(where, spec, "a list")
+        wrong(where, spec, "a list")
     found = []
     for number, raw in enumerate(spec):
-        pin = _mapping(raw, f"{where}[{number}]", {"metadata_key", "value", "slot"})
+        pin = mapping(raw, f"{where}[{number}]", {"metadata_key", "value", "slot"})
         if len(pin) != 3:
             raise SpecError(f"{where}[{number}]: a pin has metadata_key, value and slot")
         found.append(
-            PinSpec(*(_text(pin[key], f"{where}[{number}]: {key}") for key in ("metadata_key", "value", "slot")))
+            PinSpec(*(text(pin[key], f"{where}[{number}]: {key}") for key in ("metadata_key", "value", "slot")))
         )
     return tuple(found)
-
-
-def _mapping(raw: object, where: str, known: set[str] | None = None) -> dict[str, Any]:
-    if not isinstance(raw, Mapping):
-        _wrong(where, raw, "a mapping")
-    for key in raw:
-        if not isinstance(key, str):
-            raise SpecError(f"{where}: {key!r} is no name: put it into quotes")
-        if known is not None and key not in known:
-            raise SpecError(f"{where}: unknown '{key}', known are {', '.join(sorted(known))}")
-    return dict(raw)
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        _wrong(where, value, "a text (in quotes, where YAML reads something else)")
-    return value
-
-
-def _wrong(where: str, value: object, due: str) -> NoReturn:
-    raise SpecError(f"{where}: expected {due}, found {'nothing' if value is None else repr(value)[:80]}")
 
 
 def exported(models: Sequence[pb.Model], digests: bool = False) -> str:
@@ -217,11 +185,12 @@ def _exported(model: pb.Model, digests: bool) -> dict[str, Any]:
             name = RevisionSpec(slot.revision.version, slot.revision.variant).text(model.name)
             spec["slots"][slot.name] = {"revision": name, "digest": slot.digest} if digests and slot.digest else name
     if weights := weights_of(model):
-        spec["weights"] = {slot: percent(share) for slot, share in weights.items()}
+        spec["weights"] = {slot: percent(weight) for slot, weight in weights.items()}
     sticky = sticky_of(model)
     if model.HasField("route"):
         spec["sticky_key"] = {key: value for key in sorted(_STICKY_KEYS) if (value := getattr(sticky, key))}
     spec["pins"] = [{"metadata_key": pin.metadata_key, "value": pin.value, "slot": pin.slot} for pin in pins_of(model)]
+    spec["shadows"] = shadows.exported(shadows_of(model).values())
     return spec
 
 

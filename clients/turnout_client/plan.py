@@ -1,5 +1,6 @@
 """From a model as it is and as it should be to the steps in between, in an order that is safe at each of them: load
-what gets traffic, wait until it is READY, move the traffic, unload what is not named. Pure: nothing is asked or done.
+what gets traffic, wait until it is READY, end shadow rules, move the traffic, set shadow rules, unload what is not
+named. Pure: nothing is asked or done.
 
 No step gives a slot more traffic than was declared, takes a revision away from under its traffic, or loads into a slot
 that is kept for a rollback, unless an option says so.
@@ -7,7 +8,7 @@ that is kept for a rollback, unless an option says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,11 +17,12 @@ from turnout_client.desired import (
     PinSpec,
     RevisionSpec,
     Sticky,
-    percent,
     pins_of,
     sticky_of,
     weights_of,
 )
+from turnout_client.shadows import ShadowSpec, shadows_of
+from turnout_client.written import percent
 from turnout_wire.gen import slots_pb2 as pb
 
 
@@ -60,12 +62,22 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearShadow:
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetShadow:
+    rule: ShadowSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Unload:
     slot: str
     etag: str
 
 
-Step: TypeAlias = Load | Wait | Route | Unload
+Step: TypeAlias = Load | Wait | ClearShadow | Route | SetShadow | Unload
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +108,16 @@ def plan(current: pb.Model | None, desired: DesiredModel, options: Options = Opt
     loads = [_load(current, slots.get(name), name, want, options) for name, want in desired.slots.items()]
     route = _route(current, desired)
     steps: list[Step] = [load.step for load in loads if load.step is not None]
+    rules, wanted = shadows_of(current), _shadows(current, desired)
+    steps += [ClearShadow(slot) for slot in rules if slot not in wanted]
     steps += [route] if route is not None else []
+    steps += [SetShadow(rule) for slot, rule in wanted.items() if rules.get(slot) != rule]
     problems = [load.problem for load in loads if load.problem] + _unready(slots, desired)
+    problems += _unshadowable(current, route, desired.shadows or ())
     notes: list[str] = []
     differences = [load.difference for load in loads if load.difference is not None]
     differences += _route_differences(current, route)
+    differences += _shadow_differences(rules, wanted)
     for name in _unnamed(current, desired):
         unload, note = _unload(current, slots[name], desired, options)
         if unload is not None:
@@ -186,6 +203,42 @@ def _unready(slots: Mapping[str, pb.SlotStatus], desired: DesiredModel) -> list[
     for pin in desired.pins or ():
         if pin.slot not in desired.slots and pin.slot not in slots:
             found.append(f"a pin leads to slot {pin.slot}, which is not there: give its revision under slots")
+    for rule in desired.shadows or ():
+        slot = slots.get(rule.slot)
+        if rule.slot not in desired.slots and (slot is None or slot.state != pb.SLOT_STATE_READY):
+            is_now = "is not there" if slot is None else f"is {state_name(slot)}"
+            found.append(f"slot {rule.slot} should get copies and {is_now}: give its revision under slots")
+    return found
+
+
+def _shadows(current: pb.Model, desired: DesiredModel) -> dict[str, ShadowSpec]:
+    """The rules as they should be, by slot."""
+    rules = shadows_of(current)
+    if desired.shadows is None:
+        return rules
+    return {rule.slot: rule.filled(rules.get(rule.slot)) for rule in desired.shadows}
+
+
+def _unshadowable(current: pb.Model, route: Route | None, rules: Sequence[ShadowSpec]) -> list[str]:
+    """The stable slot cannot be a shadow; of several with as much traffic, the server says which one is stable."""
+    stable = {current.stable_slot}
+    if route is not None and route.weights is not None:
+        most = max(route.weights.values())
+        stable = {slot for slot, weight in route.weights.items() if weight == most}
+    return [
+        f"slot {rule.slot} should get copies and the most traffic: answers are compared with those of the stable slot"
+        for rule in rules
+        if rule.slot in stable
+    ]
+
+
+def _shadow_differences(now: Mapping[str, ShadowSpec], wanted: Mapping[str, ShadowSpec]) -> list[Difference]:
+    found = []
+    for slot in dict.fromkeys((*now, *wanted)):
+        before, after = now.get(slot), wanted.get(slot)
+        if before != after:
+            sign = "+" if before is None else "-" if after is None else "~"
+            found.append(Difference(sign, f"shadows/{slot}", str(before or "none"), str(after or "none")))
     return found
 
 
@@ -216,8 +269,8 @@ def _unload(
         return None, f"slot {name} ({_holds(slot)}) is not named and stays; --prune unloads it"
     weights = weights_of(current) if desired.weights is None else desired.weights
     pins = pins_of(current) if desired.pins is None else desired.pins
-    if weights.get(name, 0) or any(pin.slot == name for pin in pins):
-        return None, f"slot {name} ({_holds(slot)}) is not named and stays: it has traffic or a pin"
+    if weights.get(name, 0) or any(pin.slot == name for pin in pins) or name in _shadows(current, desired):
+        return None, f"slot {name} ({_holds(slot)}) is not named and stays: it has traffic, a pin or a shadow rule"
     if slot.held and not options.end_bake:
         return None, f"slot {name} ({_holds(slot)}) stays: it is kept for a rollback; --end-bake gives that up"
     return Unload(name, slot.etag), ""

@@ -168,6 +168,23 @@ class Config(BaseModel):
     bake_s: Annotated[float, Field(ge=0, le=30 * 24 * 3600)] = Field(
         600, description="how long a swap keeps the old slot ready for a rollback, unless the request says"
     )
+    shadow_capture_dir: Path | None = Field(
+        None,
+        description="folder in which the tensors of pairs that differ are kept (see turnout_client.captures); without "
+        "it none are",
+    )
+    shadow_capture_bytes_max: int = Field(
+        1 << 28, ge=1, description="of all that is kept there; the oldest are deleted for new ones"
+    )
+    shadow_queue_max: int = Field(
+        1024, ge=1, le=1 << 20, description="copies of requests that may wait for one shadow slot; more are dropped"
+    )
+    shadow_bytes_max: int = Field(
+        64 << 20, ge=1, description="tensor bytes of copies that may wait for one shadow slot; more are dropped"
+    )
+    shadow_deadline_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        30, description="a copy that a shadow slot has not run so long after its request was answered is dropped"
+    )
     slot_memory_bytes_max: int = Field(
         0, ge=0, description="memory that all loaded models together may take; more are refused; 0: no bound"
     )

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from turnout.core.commands import Load, Loaded, SetWeights, Swap
+from support.shadows import shadow_rule
+from turnout.core.commands import Load, Loaded, SetShadow, SetWeights, Swap
+from turnout.core.comparators import Comparator, Method
 from turnout.core.control import step
 from turnout.core.ids import Revision
 from turnout.core.routing import Pin, StickyKey
@@ -41,13 +43,14 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]
 
 
 def state(model: str = "m", steps: int = 0) -> Traffic:
-    """A full state: three slots, a canary, a key and a pin of its own, something to go back to."""
+    """A full state: three slots, a canary, a key, a pin and a shadow rule of its own, something to go back to."""
     now = Traffic(model)
     revisions = [Revision(model, v, "int8" if v == 3 else "", f"{v:064x}") for v in (1, 2, 3)]
     commands = [
         Load("blue", revisions[0]), Loaded("blue"), Swap("blue", 0), Load("green", revisions[1]), Loaded("green"),
         Swap("green", 10**12), Load("red", revisions[2]),
         SetWeights({"green": 9_000, "blue": 1_000}, StickyKey("x-user", "", "salt"), (Pin("a", "b", "blue"),)),
+        SetShadow(shadow_rule("blue", 1_000, comparators=(Comparator("y", Method.JS, threshold=0.1),))),
     ]  # fmt: skip
     for command in commands[: steps or None]:
         now = step(now, command, 10**18).state

@@ -8,10 +8,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from support.shadows import shadow_rule
 from turnout.core.commands import (
     Assign,
+    ClearShadow,
     Command,
     Empty,
     EndBake,
@@ -20,6 +22,7 @@ from turnout.core.commands import (
     Loaded,
     Lost,
     Rollback,
+    SetShadow,
     SetWeights,
     Step,
     Swap,
@@ -31,7 +34,8 @@ from turnout.core.control import etag_of, step
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.filling import SLOTS_MAX, free_slot
 from turnout.core.ids import Revision
-from turnout.core.routing import Pin, StickyKey
+from turnout.core.routing import Pin, StickyKey, Target
+from turnout.core.shadow_rules import ShadowRule
 from turnout.core.slots import NEXT, SlotState
 from turnout.core.traffic import Traffic
 
@@ -380,6 +384,9 @@ def test_a_bake_that_frees_nothing_is_a_line_of_the_journal_all_the_same() -> No
 
 
 SLOTS = st.sampled_from(["blue", "green", "red", "pink"])
+# From nothing it takes many steps in the right order until there is anything to lose.
+THREE = run(CANARY, *load("red", 3), SetShadow(shadow_rule("red"))).state
+STARTS = st.sampled_from([Traffic("m"), TWO, SWAPPED, CANARY, THREE, run(THREE, Swap("green", BAKE)).state])
 
 
 class Machine(RuleBasedStateMachine):
@@ -404,12 +411,14 @@ class Machine(RuleBasedStateMachine):
         assert not (after.effects and not after.changes), "every effect has its line in the journal"
         assert after.state.version == before.version + bool(after.changes)
         self._check_slots(before, command)
+        self._check_shadows(before, [change.object for change in after.changes])
         if after.state.route is not before.route:
             assert after.effects[0] == Assign(after.state.route)  # type: ignore[arg-type]
         for effect in after.effects:
             if isinstance(effect, Empty):
                 routed = self.state.routed(effect.slot)
                 assert not routed or (isinstance(command, Load) and command.accept_outage), "traffic is never unloaded"
+                assert self.state.shadow(effect.slot) is None or isinstance(command, Load), "nor is a shadow"
                 assert before.held != effect.slot or not isinstance(command, Unload | Load) or command.end_bake
                 self.filling.discard(effect.slot)
                 if self.state.slots[effect.slot].state is SlotState.DRAINING:
@@ -434,8 +443,22 @@ class Machine(RuleBasedStateMachine):
             for left, right in pairwise(passed):
                 assert right in NEXT[left], f"{left} to {right}"
 
+    def _check_shadows(self, before: Traffic, told: list[str]) -> None:
+        was, now = before.route, self.state.route
+        if was is None or now is None:
+            return
+        for slot in {each.slot for each in (*was.shadows, *now.shadows)}:
+            got, gets = [dict(map(_by_slot, route.shadow_targets)).get(slot) for route in (was, now)]
+            same = before.shadow(slot) == self.state.shadow(slot)
+            assert same or was.generation < now.generation
+            assert (f"shadows/{slot}" in told) == (not same or got != gets), "each change of who gets copies is told"
+
     def weight(self, slot: str) -> int:
         return self.state.weight_bp(slot)
+
+    @initialize(state=STARTS)
+    def begin(self, state: Traffic) -> None:
+        self.state, self.now_ns = state, 1_000 * S
 
     @rule(slot=SLOTS, version=st.integers(1, 4), more=st.tuples(st.booleans(), st.booleans(), st.booleans()))
     def load(self, slot: str, version: int, more: tuple[bool, bool, bool]) -> None:
@@ -477,8 +500,17 @@ class Machine(RuleBasedStateMachine):
     def pin(self, slots: list[str]) -> None:
         self.do(SetWeights(pins=tuple(Pin("x-team", slot, slot) for slot in slots)))
 
-    @rule()
-    def end_bake(self) -> None:
+    @rule(slot=SLOTS, sample_bp=st.sampled_from([0, 100, 10_000]))
+    def shadow(self, slot: str, sample_bp: int) -> None:
+        self.do(SetShadow(shadow_rule(slot, sample_bp)))
+
+    @rule(slot=SLOTS)
+    def clear_shadow(self, slot: str) -> None:
+        self.do(ClearShadow(slot))
+
+    @rule(later_ns=st.sampled_from([0, 5 * S, BAKE]))
+    def end_bake(self, later_ns: int) -> None:
+        self.now_ns += later_ns
         self.do(EndBake())
 
     @precondition(lambda self: any(r.state is SlotState.READY for r in self.state.slots.values()))
@@ -501,6 +533,21 @@ class Machine(RuleBasedStateMachine):
         ready = {name for name, record in self.state.slots.items() if record.state is SlotState.READY}
         assert ready <= {target.slot for target in route.targets}, "every READY slot can be pinned"
         assert not self.state.held or self.state.slots[self.state.held].state is not SlotState.EMPTY
+
+    @invariant()
+    def a_shadow_is_a_slot_that_holds_something_and_is_not_stable(self) -> None:
+        route = self.state.route
+        if route is None:
+            return
+        slots = [each.slot for each in route.shadows]
+        assert len(set(slots)) == len(slots)
+        for slot in slots:
+            assert self.state.slots[slot].state not in (SlotState.EMPTY, SlotState.DRAINING)
+            assert route.stable is None or route.stable.slot != slot
+
+
+def _by_slot(pair: tuple[ShadowRule, Target]) -> tuple[str, Target]:
+    return pair[0].slot, pair[1]
 
 
 TestMachine = Machine.TestCase

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from turnout.core.commands import Load, Loaded, Lost, SetWeights, Swap
+from support.shadows import shadow_rule
+from turnout.core.commands import ClearShadow, Load, Loaded, Lost, SetShadow, SetWeights, Swap
+from turnout.core.comparators import Comparator, Method
 from turnout.core.control import step
 from turnout.core.ids import Revision
 from turnout.core.routing import Pin, StickyKey
 from turnout.core.snapshot import FORM, dump, load
 from turnout.core.traffic import Traffic
 
+COMPARATORS = (
+    Comparator("y", Method.ALLCLOSE, atol=1e-5, rtol=0.1),
+    Comparator("z", Method.TOPK, k=5, threshold=0.5),
+    Comparator("z", Method.ARGMAX, near_tie=0.01),
+)
 COMMANDS = [
     Load("blue", Revision("m", 1, "", "a")),
     Loaded("blue"),
@@ -20,6 +27,7 @@ COMMANDS = [
     Load("red", Revision("m", 3, "", "c"), allow_signature_change=True),
     Swap("green", 10**12),
     SetWeights({"green": 9_000, "blue": 1_000}, StickyKey("x-user", "", "salt"), (Pin("a", "b\u00fc", "blue"),)),
+    SetShadow(shadow_rule("blue", 100, salt="s\u00fc", comparators=COMPARATORS, noise_bp=3)),
     Lost("blue", 'it\'s "gone"'),
 ]
 
@@ -37,6 +45,16 @@ def test_what_was_written_before_a_load_could_be_allowed_another_signature_is_re
     state = step(Traffic("m"), COMMANDS[0], 10**18).state
     assert "allow_signature_change" not in dump(state)
     assert not load(dump(state)).slots["blue"].allow_signature_change
+
+
+def test_a_route_without_shadow_rules_reads_as_before_there_were_any() -> None:
+    state = Traffic("m")
+    for command in COMMANDS[:9]:
+        state = step(state, command, 10**18).state
+    assert '"shadows":[{"slot":"blue"' in dump(state)
+    cleared = step(state, ClearShadow("blue"), 10**18).state
+    assert "shadow" not in dump(cleared)
+    assert load(dump(cleared)) == cleared
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ def test_names_that_are_known_are_filled_in_and_others_are_placeholders() -> Non
 def test_a_held_slot_and_a_routed_one_are_told_apart() -> None:
     held = AdminError("FAILED_PRECONDITION", "", "SLOT_ROUTED", {"bake_until_ns": "1"})
     assert "--end-bake" in next_step(held) and "swap" not in next_step(held)
+    shadow = AdminError("FAILED_PRECONDITION", "", "SLOT_ROUTED", {"sample_bp": "1", "model": "m", "slot": "green"})
+    assert "`turnoutctl shadow clear m green`" in next_step(shadow)
 
 
 def test_errors_that_are_not_turnouts_own() -> None:

@@ -64,7 +64,7 @@ def test_status_as_json_has_a_stable_shape(fake: FakeAdmin) -> None:
         "name", "health", "message", "stable_slot", "candidate_slot", "previous_slot", "bake_until", "read_time",
         "route", "slots",
     }  # fmt: skip
-    assert set(model["route"]) == {"generation", "etag", "weights", "sticky_key", "pins"}
+    assert set(model["route"]) == {"generation", "etag", "weights", "sticky_key", "pins", "shadows"}
     assert set(model["slots"][0]) == {
         "name", "state", "revision", "digest", "weight_bp", "observed_bp", "held", "etag", "message", "memory_bytes",
         "leases", "queued_rows", "providers", "state_time", "routed", "pinned", "gates", "requests_per_s",

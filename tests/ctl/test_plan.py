@@ -10,9 +10,12 @@ from support.fake_admin import FakeAdmin, revision
 from turnout.core import commands
 from turnout.core.errors import ControlError
 from turnout.core.routing import Pin, StickyKey
+from turnout.core.shadow_rules import ShadowLimits
 from turnout.core.traffic import Traffic
+from turnout.transport.shadow_codec import read_rule
 from turnout_client.desired import DesiredModel, PinSpec, RevisionSpec, Sticky, pins_of, sticky_of, weights_of
-from turnout_client.plan import Load, Options, Plan, Route, Unload, Wait, plan
+from turnout_client.plan import ClearShadow, Load, Options, Plan, Route, SetShadow, Unload, Wait, plan
+from turnout_client.shadows import CompareSpec, ShadowSpec, rule_message, shadows_of
 from turnout_wire.gen import slots_pb2 as pb
 
 V1, V2, V3 = (RevisionSpec(version) for version in (1, 2, 3))
@@ -112,8 +115,55 @@ def test_only_prune_unloads_and_never_what_has_traffic_or_a_pin() -> None:
     assert [note.split()[1] for note in found.notes] == ["blue", "red"]
 
 
+def test_shadow_rules_are_cleared_before_traffic_moves_and_set_after() -> None:
+    now = model(BLUE, blue=(READY, 1), green=(READY, 2), red=(READY, 3))
+    now.stable_slot = "blue"
+    old = ShadowSpec("green", 100, queue_max=7, bytes_max=8, deadline_ns=9)
+    now.route.shadows.append(rule_message(old))
+    wanted = DesiredModel("digits", {"red": V3}, {"green": 10000}, shadows=(ShadowSpec("blue", 500),))
+    found = plan(now, wanted)
+    assert [type(step) for step in found.steps] == [ClearShadow, Route, SetShadow] and not found.problems
+    assert [(each.sign, each.object, each.before, each.after) for each in found.differences[1:]] == [
+        ("-", "shadows/green", "1 % of requests, queue_max 7, bytes_max 8, deadline 0.000000009s", "none"),
+        ("+", "shadows/blue", "none", "5 % of requests"),
+    ]
+    kept = plan(now, DesiredModel("digits", shadows=(ShadowSpec("green", 100),)))
+    assert not kept.steps, "bounds that are not named stay as they are"
+    changed = plan(now, DesiredModel("digits", shadows=(ShadowSpec("green", 200, queue_max=1),)))
+    assert changed.steps == (SetShadow(ShadowSpec("green", 200, 0, "", (), 1, 8, 9)),)
+    assert plan(now, DesiredModel("digits")).steps == (), "rules that are not declared stay"
+
+
+@pytest.mark.parametrize(
+    ("weights", "slot", "said"),
+    [
+        (None, "blue", "slot blue should get copies and the most traffic"),
+        ({"green": 10000}, "green", "slot green should get copies and the most traffic"),
+        ({"green": 5000, "blue": 5000}, "green", "slot green should get copies and the most traffic"),
+        (None, "red", "slot red should get copies and is EMPTY"),
+        (None, "pink", "slot pink should get copies and is not there"),
+    ],
+)
+def test_what_cannot_be_a_shadow(weights: dict[str, int] | None, slot: str, said: str) -> None:
+    now = model(BLUE, blue=(READY, 1), green=(READY, 2), red=(EMPTY, 0))
+    now.stable_slot = "blue"
+    (problem,) = plan(now, DesiredModel("digits", {}, weights, shadows=(ShadowSpec(slot, 100),))).problems
+    assert said in problem
+
+
+def test_a_shadow_is_pruned_only_where_its_rule_goes_first() -> None:
+    now = model(BLUE, blue=(READY, 1), green=(READY, 2))
+    now.stable_slot = "blue"
+    now.route.shadows.append(rule_message(ShadowSpec("green", 100)))
+    stays = plan(now, DesiredModel("digits", WHOLE), Options(prune=True))
+    assert not stays.steps and "a shadow rule" in stays.notes[0]
+    goes = plan(now, DesiredModel("digits", WHOLE, shadows=()), Options(prune=True))
+    assert goes.steps == (ClearShadow("green"), Unload("green", "green-etag"))
+
+
 SLOTS = ("blue", "green", "red", "v3")
 SPECS = st.dictionaries(st.sampled_from(SLOTS), st.sampled_from([V1, V2, V3, RevisionSpec(2, "int8")]), max_size=4)
+COMPARE = st.sampled_from([(), (CompareSpec("y", "js", threshold=0.1), CompareSpec("y", "topk", k=3))])
 STICKY = st.sampled_from([None, Sticky(), Sticky("x-user"), Sticky("", "user", "s"), Sticky("", "", "digits")])
 
 
@@ -132,7 +182,14 @@ def desired(draw: st.DrawFn) -> DesiredModel:
     slots = draw(SPECS)
     pins = st.lists(st.builds(PinSpec, st.just("x-team"), st.sampled_from("ab"), st.sampled_from(SLOTS)), max_size=2)
     unique = pins.map(lambda found: tuple({pin.value: pin for pin in found}.values()))
-    return DesiredModel("digits", slots, draw(weights(SLOTS)), draw(STICKY), draw(st.none() | unique))
+    rules = st.lists(
+        st.builds(ShadowSpec, st.sampled_from(SLOTS), st.integers(1, 3), compare=COMPARE),
+        max_size=2,
+        unique_by=lambda rule: rule.slot,
+    ).map(tuple)
+    return DesiredModel(
+        "digits", slots, draw(weights(SLOTS)), draw(STICKY), draw(st.none() | unique), draw(st.none() | rules)
+    )
 
 
 def carry_out(fake: FakeAdmin, made: Plan, options: Options) -> None:
@@ -150,6 +207,11 @@ def carry_out(fake: FakeAdmin, made: Plan, options: Options) -> None:
                         key = StickyKey(sticky.metadata_key, sticky.request_parameter, sticky.salt)
                 leads = None if pins is None else tuple(Pin(p.metadata_key, p.value, p.slot) for p in pins)
                 fake.do("digits", commands.SetWeights(split, key, leads))
+            case ClearShadow(slot):
+                fake.do("digits", commands.ClearShadow(slot))
+            case SetShadow(rule):
+                bounded = ShadowLimits().bounded(read_rule(pb.SetShadowRequest(rule=rule_message(rule))))
+                fake.do("digits", commands.SetShadow(bounded))
             case Unload(slot):
                 fake.do("digits", commands.Unload(slot, options.end_bake))
             case Wait():
@@ -186,6 +248,10 @@ def test_a_plan_without_problems_is_never_refused_and_a_second_one_is_empty(
         assert weights_of(now) == wanted.weights
     if wanted.pins is not None:
         assert pins_of(now) == wanted.pins
+    if wanted.shadows is not None:
+        assert {rule.slot: rule.sample_bp for rule in wanted.shadows} == {
+            slot: rule.sample_bp for slot, rule in shadows_of(now).items()
+        }
     if wanted.sticky is not None and wanted.sticky != Sticky("", "", "digits"):
         assert sticky_of(now) == wanted.sticky
 
@@ -202,5 +268,5 @@ def test_without_options_nothing_that_serves_is_taken_away(
         if isinstance(each, Load):
             assert before.weight_bp(each.slot) == 0 and before.held != each.slot
     kinds = [type(each) for each in made.steps]
-    assert kinds == sorted(kinds, key=[Load, Wait, Route, Unload].index)
+    assert kinds == sorted(kinds, key=[Load, Wait, ClearShadow, Route, SetShadow, Unload].index)
     assert len({kind for kind in kinds if kind is Route}) == kinds.count(Route) <= 1

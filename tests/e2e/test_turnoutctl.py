@@ -94,6 +94,31 @@ def test_apply_brings_a_declared_state_about(operator: Operator) -> None:
     assert "REVISION_NOT_FOUND" in missing
 
 
+def test_a_shadow_rule_outlasts_a_restart_and_ends_with_a_swap(repository: Path, tmp_path: Path) -> None:
+    flags = ("--admin-port=0", f"--state-dir={tmp_path / 'state'}", "--shadow-queue-max=100")
+    with serving(repository, *flags) as server:
+        operator = Operator(admin_of(server))
+        operator("load", "digits", "green", "2")
+        outputs = operator("shadow", "set", "digits", "green", "--compare", "nothing=js", status=1)
+        assert "rule.comparators[0].output" in outputs or "no output 'nothing'" in outputs
+        assert "--shadow-queue-max" in operator("shadow", "set", "digits", "green", "--queue-max", "101", status=1)
+        assert "is the stable one" in operator("shadow", "set", "digits", "blue", status=1)
+        said = operator("shadow", "set", "digits", "green", "--sample", "50%", "--compare", "probabilities=js")
+        assert "green gets copies of 50 % of requests, probabilities=js" in " ".join(said.split())
+        assert "turnoutctl shadow clear digits green" in operator("unload", "digits", "green", status=1)
+        before = operator("export")
+        assert "queue_max: 100" in before
+        assert operator("apply", "-f", "-", stdin=before) == "digits  as declared\n"
+    with serving(repository, *flags) as server:
+        operator = Operator(admin_of(server))
+        assert operator("export") == before
+        assert "  shadow green: 50 % of requests, probabilities=js" in operator("status", "--interval", "0")
+        operator("swap", "digits", "green")
+        assert "shadow green" not in operator("status", "--interval", "0")
+        history = operator("history", "--slot", "green", "-n", "1")
+        assert "shadows/green  sample=5000 noise=0 digits/2 → -" in history and "swap by" in history
+
+
 def test_watch_tells_what_another_operator_does(operator: Operator) -> None:
     with subprocess.Popen(
         [*COMMAND, "watch", "digits", "--for", "20", "--json"],

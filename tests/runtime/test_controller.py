@@ -677,6 +677,17 @@ async def test_a_model_that_had_a_problem_at_start_has_none_once_it_is_loaded(lo
 
 
 @virtual
+async def test_a_first_start_that_serves_nothing_leaves_nothing_behind(loop: VirtualLoop) -> None:
+    shelf = Shelf(failing={1: "damaged"})
+    control = await Control.open(loop, shelf=shelf)
+    assert control.state("blue") == "FAILED m/1"
+    assert control.journal.states() == {}
+    shelf.failing.clear()
+    later = await control.restarted()
+    assert later.in_force == later.journaled == {"blue": 10_000}, "the mended file is served, as at a first start"
+
+
+@virtual
 async def test_a_restart_brings_back_slots_weights_and_generation(loop: VirtualLoop) -> None:
     control = await Control.open(loop)
     await control.load("green", 2)

@@ -8,8 +8,9 @@ from support.traces import KeptTraces
 from support.virtual import VirtualLoop, virtual
 from support.world import DECLARED, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
+from turnout.core.assignment import Assignment, Choice
 from turnout.core.errors import Reason, ServingError
-from turnout.core.routing import Assignment, Choice, Interval, Route
+from turnout.core.routing import Interval, Route
 from turnout.core.tracing import TraceContext
 from turnout.runtime.jobs import SlotLimits
 

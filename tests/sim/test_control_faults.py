@@ -28,11 +28,12 @@ SLOTS = ("blue", "green", "red")
 
 @dataclass
 class Point:
-    """The journal as a crash would leave it, and the split that was acknowledged last, or is being asked for."""
+    """The journal as a crash would leave it, and what was acknowledged last: the split, and the shadow rules."""
 
     where: str
     journal: MemoryJournal
     acknowledged: dict[str, int]
+    shadows: dict[str, int]
     asked: bool  # something is under way: the journal may be ahead of what was acknowledged
 
 
@@ -60,6 +61,7 @@ class Run:
     broken_from: int | None = None
     points: list[Point] = field(default_factory=list)
     acknowledged: dict[str, int] = field(default_factory=dict)
+    shadows: dict[str, int] = field(default_factory=dict)
     asked: bool = False
     writes: int = 0
     refused: int = 0
@@ -67,7 +69,7 @@ class Run:
     def point(self, where: str, journal: MemoryJournal) -> None:
         dead = MemoryJournal()
         dead.__dict__.update({key: copy(journal.__dict__[key]) for key in dead.__dict__ if key != "_turn"})
-        self.points.append(Point(where, dead, dict(self.acknowledged), self.asked))
+        self.points.append(Point(where, dead, dict(self.acknowledged), dict(self.shadows), self.asked))
 
     async def __call__(self, loop: VirtualLoop) -> Control:
         rng = random.Random(self.seed)
@@ -103,6 +105,8 @@ class Run:
                 lambda: control.swap(slot, bake_ns=600 * S),
                 lambda: control.weights(**{slot: weight, other: 10_000 - weight}),
                 lambda: control.unload(slot, wait=rng.random() < 0.5),
+                lambda: control.shadow(slot, 1 + weight % 10_000),
+                lambda: control.clear_shadow(slot),
                 lambda: control.roll_back(),
                 lambda: control.roll_back(slot, allow_reload=True),
             ]
@@ -113,7 +117,7 @@ class Run:
         self.asked = True
         try:
             await work
-            self.acknowledged = control.in_force
+            self.acknowledged, self.shadows = control.in_force, control.shadows
         except ControlError as error:
             assert error.refusal is not Refusal.INTERNAL
             self.refused += 1
@@ -129,6 +133,11 @@ def consistent(control: Control) -> None:
         slot = desk.model.slots.get(name)
         assert (slot.state if slot else SlotState.EMPTY) is record.state, f"slot {name}"
         assert (slot.revision if slot else None) == record.revision
+    for name in control.shadows:
+        record = desk.state.slots[name]
+        assert record.state not in (SlotState.EMPTY, SlotState.DRAINING), "no shadow is taken away"
+        told = f"the shadow rule of slot '{name}' is idle" in control.controller.view("m").message
+        assert told == (record.state is not SlotState.READY)
     for name in control.in_force:
         assert desk.state.slots[name].state is SlotState.READY, "no slot has traffic unless READY"
 
@@ -158,7 +167,9 @@ def test_a_crash_at_any_write_or_effect_loses_nothing_that_was_acknowledged(seed
                 return
             if not point.asked:
                 assert control.in_force == point.acknowledged, f"SEED={seed} {point.where}"
+                assert control.shadows == point.shadows, f"SEED={seed} {point.where}"
             assert control.in_force == control.journaled
+            assert control.shadows == control.journaled_shadows
             await settled(control)
 
         try:
@@ -185,8 +196,10 @@ def test_a_journal_that_fails_at_its_nth_write_keeps_the_promises(seed: int, how
                 control.journal.broken = False
             await settled(control)
             assert control.journaled == control.in_force, "the journal is put right"
+            assert control.journaled_shadows == control.shadows
             later = await control.restarted()
             assert later.in_force == control.in_force
+            assert later.shadows == control.shadows
 
         try:
             run_virtual(one)

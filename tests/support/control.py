@@ -9,14 +9,16 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from support.shadows import shadow_rule
 from support.virtual import VirtualClock, VirtualExecutors, VirtualLoop
 from support.world import DECLARED, Outcome, Seen, SyntheticSource, request
 from turnout.backends.synthetic import SyntheticModel
-from turnout.core.commands import Load, Rollback, SetWeights, Swap, Unload
+from turnout.core.commands import ClearShadow, Load, Rollback, SetWeights, Swap, Unload
 from turnout.core.errors import ControlError, LoadError, Refusal
 from turnout.core.gates import Golden
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution
+from turnout.core.routing import Route
 from turnout.core.snapshot import Line
 from turnout.core.tensors import Signature, TensorSpec
 from turnout.runtime.admin import Admin, AdminLimits
@@ -178,6 +180,12 @@ class Control:
     async def weights(self, ask: Ask = ALICE, **weights: int) -> None:
         await self.controller.change("m", SetWeights(weights), ask)
 
+    async def shadow(self, slot: str, sample_bp: int = 10_000, ask: Ask = ALICE, **more: Any) -> None:
+        await self.operations.set_shadow("m", shadow_rule(slot, sample_bp, **more), ask)
+
+    async def clear_shadow(self, slot: str, ask: Ask = ALICE) -> None:
+        await self.controller.change("m", ClearShadow(slot), ask)
+
     async def roll_back(self, slot: str = "", ask: Ask = ALICE, allow_reload: bool = False) -> None:
         await self.operations.roll_back("m", slot, allow_reload, ask)
 
@@ -195,6 +203,15 @@ class Control:
         state = self.journal.states()["m"]
         return dict(state.route.weights) if state.route else {}
 
+    @property
+    def shadows(self) -> dict[str, int]:
+        """By slot with a shadow rule, the sample that requests see."""
+        return _samples(self.admin.fleet.model("m").route)
+
+    @property
+    def journaled_shadows(self) -> dict[str, int]:
+        return _samples(self.journal.states()["m"].route)
+
     def state(self, slot: str) -> str:
         record = self.controller.desk("m").state.slots.get(slot)
         return str(record) if record else "-"
@@ -209,6 +226,10 @@ class Control:
         journal = MemoryJournal()
         journal.__dict__.update({k: copy(self.journal.__dict__[k]) for k in journal.__dict__ if k != "_turn"})
         return await Control.open(self.loop, versions, shelf=self.shelf, journal=journal, **more)
+
+
+def _samples(route: Route | None) -> dict[str, int]:
+    return {rule.slot: rule.sample_bp for rule in route.shadows} if route else {}
 
 
 def other_signature() -> Signature:

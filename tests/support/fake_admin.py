@@ -1,5 +1,5 @@
-"""SlotService in this process: the server's own decisions (core/control) over models that load at once, with refusals
-on demand. What is measured (counts, observed shares) is what a test says."""
+"""SlotService and FeedbackService in this process: the server's own decisions (core/control) over models that load at
+once, with refusals on demand. What is measured (counts, observed shares) is what a test says."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from support.fake_shadows import FakeShadows
 from turnout.core.commands import (
     Assign,
     Change,
+    ClearShadow,
     Command,
     Empty,
     Fill,
@@ -25,6 +27,7 @@ from turnout.core.commands import (
     Loaded,
     Lost,
     Rollback,
+    SetShadow,
     SetWeights,
     Swap,
     Unload,
@@ -34,9 +37,12 @@ from turnout.core.control import etag_of, step
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.ids import Revision
 from turnout.core.routing import STICKY_METADATA, Pin, StickyKey
+from turnout.core.shadow_rules import ShadowLimits
 from turnout.core.traffic import Traffic
-from turnout_wire.admin import DETAILS_KEY, ERROR_DOMAIN, METHODS
+from turnout.transport.shadow_codec import read_rule, shadow_rule
+from turnout_wire.admin import DETAILS_KEY, ERROR_DOMAIN, FEEDBACK_METHODS, FEEDBACK_SERVICE, METHODS, SERVICE, Method
 from turnout_wire.gen import slots_pb2 as pb
+from turnout_wire.gen.feedback_pb2 import RecordFeedbackRequest, RecordFeedbackResponse
 
 _CODES = {
     Refusal.ETAG_MISMATCH: grpc.StatusCode.ABORTED,
@@ -58,6 +64,7 @@ class FakeAdmin:
         broken: versions that fail to load.
         slow_s: how long a load that is waited for takes.
         requests: by (model, slot): what the slot has answered.
+        shadows: what comparing shows, and which labels came.
     """
 
     def __init__(self, **versions: int) -> None:
@@ -68,6 +75,7 @@ class FakeAdmin:
         self.broken: set[int] = set()
         self.slow_s = 0.0
         self.requests: dict[tuple[str, str], int] = {}
+        self.shadows = FakeShadows()
         self.watching = 0  # how many watches have begun
         self.step_ns = 0  # between two readings, where a test wants rates that are exact
         self.transitions: list[pb.Transition] = []
@@ -133,7 +141,7 @@ class FakeAdmin:
         )  # fmt: skip
         line.time.FromNanoseconds(self._now_ns)
         self.transitions.append(line)
-        kind = pb.MODEL_EVENT_TYPE_ROUTE if change.object == "route" else pb.MODEL_EVENT_TYPE_SLOT
+        kind = pb.MODEL_EVENT_TYPE_SLOT if change.object.startswith("slots/") else pb.MODEL_EVENT_TYPE_ROUTE
         self.events.append(
             pb.ModelEvent(resume_token=str(line.seq), event_type=kind, model=self.model(model), transition=line)
         )
@@ -191,6 +199,13 @@ class FakeAdmin:
         pins = tuple(Pin(pin.metadata_key, pin.value, pin.slot) for pin in request.pins) if request.set_pins else None
         return pb.SetWeightsResponse(model=self._change(request, SetWeights(weights, sticky, pins)))
 
+    def _SetShadow(self, request: pb.SetShadowRequest, _: object) -> pb.SetShadowResponse:
+        rule = ShadowLimits().bounded(read_rule(request))
+        return pb.SetShadowResponse(model=self._change(request, SetShadow(rule)))
+
+    def _ClearShadow(self, request: pb.ClearShadowRequest, _: object) -> pb.ClearShadowResponse:
+        return pb.ClearShadowResponse(model=self._change(request, ClearShadow(request.slot)))
+
     def _GetModel(self, request: pb.GetModelRequest, _: object) -> pb.GetModelResponse:
         if request.model not in self.states:
             raise ControlError(Refusal.MODEL_NOT_FOUND, f"unknown model '{request.model}'", model=request.model)
@@ -228,6 +243,14 @@ class FakeAdmin:
                 fresh, seen = self.events[seen:], len(self.events)
             yield from fresh
 
+    def _WatchComparisons(
+        self, request: pb.WatchComparisonsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ComparisonEvent]:
+        return self.shadows.watch(request, context)
+
+    def _RecordFeedback(self, request: RecordFeedbackRequest, _: object) -> RecordFeedbackResponse:
+        return self.shadows.record(request)
+
     def model(self, name: str) -> pb.Model:
         state, self._now_ns = self.states[name], self._now_ns + self.step_ns
         message = pb.Model(name=name, health=pb.HEALTH_HEALTHY)
@@ -260,6 +283,7 @@ class FakeAdmin:
                 message.route.sticky_key.request_parameter = route.sticky.parameter
             for pin in route.pins:
                 message.route.pins.add(metadata_key=pin.metadata, value=pin.value, slot=pin.slot)
+            message.route.shadows.extend(shadow_rule(rule) for rule in route.shadows)
         return message
 
 
@@ -271,15 +295,9 @@ def revision(model: str, version: int, variant: str = "") -> Revision:
 def serving(fake: FakeAdmin, port: int = 0) -> Iterator[FakeAdmin]:
     """The fake on a port, or on a free one of its own: `fake.address`."""
     server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
-    handlers = {}
-    for name, method in METHODS.items():
-        make: Any = grpc.unary_stream_rpc_method_handler if method.stream else grpc.unary_unary_rpc_method_handler
-        handlers[name] = make(
-            _bound(fake, name),
-            request_deserializer=method.request.FromString,
-            response_serializer=method.response.SerializeToString,
-        )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("turnout.admin.v1.SlotService", handlers),))
+    for service, methods in ((SERVICE, METHODS), (FEEDBACK_SERVICE, FEEDBACK_METHODS)):
+        handlers = {name: _handler(fake, method) for name, method in methods.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:
@@ -288,5 +306,10 @@ def serving(fake: FakeAdmin, port: int = 0) -> Iterator[FakeAdmin]:
         server.stop(0).wait()
 
 
-def _bound(fake: FakeAdmin, name: str) -> Any:
-    return lambda request, context: fake.handle(name, request, context)
+def _handler(fake: FakeAdmin, method: Method) -> Any:
+    make: Any = grpc.unary_stream_rpc_method_handler if method.stream else grpc.unary_unary_rpc_method_handler
+    return make(
+        lambda request, context: fake.handle(method.name, request, context),
+        request_deserializer=method.request.FromString,
+        response_serializer=method.response.SerializeToString,
+    )

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
 
+from turnout.core.assignment import Assignment, Choice
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
-from turnout.core.routing import Assignment, Choice
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Timings
 from turnout.core.tracing import Allowance, Sampling, TraceContext
 from turnout.runtime.tracing import EndedBatch, EndedRequest

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
@@ -90,6 +91,17 @@ async def served(**limits: Any) -> AsyncIterator[Served]:
 
 def weights(**shares: int) -> pb.SetWeightsRequest:
     return pb.SetWeightsRequest(model="m", weights=[pb.SlotWeight(slot=s, weight_bp=w) for s, w in shares.items()])
+
+
+def rule(slot: str = "green", sample_bp: int = 10_000, **more: Any) -> pb.SetShadowRequest:
+    mutation = more.pop("mutation", None)
+    shadow = pb.ShadowRule(slot=slot, sample_bp=sample_bp, **more)
+    return pb.SetShadowRequest(model="m", rule=shadow, mutation=mutation)
+
+
+def compared(**parts: Any) -> pb.SetShadowRequest:
+    exact = pb.Comparator(output="y", method=pb.COMPARISON_METHOD_EXACT)
+    return rule(comparators=[exact, pb.Comparator(**parts)])
 
 
 async def _etag_mismatch(one: Served) -> None:
@@ -268,6 +280,21 @@ async def test_the_details_are_where_grpc_looks_for_them() -> None:
         (pb.LoadSlotRequest(model="m", slot="red", revision=pb.Revision(model="n", version=1)), "revision.model"),
         (pb.SetWeightsRequest(model="m", pins=[pb.Pin(slot="blue")]), "set_pins"),
         (pb.SetWeightsRequest(model="m", weights=[pb.SlotWeight(slot="a")] * 2), "weights[1].slot"),
+        (pb.SetShadowRequest(model="m"), "rule"),
+        (rule(sample_bp=0), "rule.sample_bp"),
+        (rule(sample_bp=10_001), "rule.sample_bp"),
+        (rule(noise_bp=-1), "rule.noise_bp"),
+        (rule(salt="s" * 65), "rule.salt"),
+        (rule(queue_max=-1), "rule.queue_max"),
+        (rule(queue_max=1025), "rule.queue_max"),
+        (rule(bytes_max=(64 << 20) + 1), "rule.bytes_max"),
+        (rule(deadline=Duration(seconds=31)), "rule.deadline"),
+        (rule(deadline=Duration(seconds=-1)), "rule.deadline"),
+        (compared(output="y"), "rule.comparators[1].method"),
+        (compared(output="y", method=99), "rule.comparators[1].method"),
+        (compared(output="z", method="COMPARISON_METHOD_JS"), "rule.comparators[1].output"),
+        (compared(output="y", method="COMPARISON_METHOD_ARGMAX", k=2), "rule.comparators[1].k"),
+        (compared(output="y", method="COMPARISON_METHOD_ALLCLOSE", atol=-1), "rule.comparators[1].atol"),
         (pb.ListModelsRequest(page_size=-1), "page_size"),
         (pb.ListTransitionsRequest(page_token="x"), "page_token"),
         (pb.WatchModelRequest(model="m", resume_token="run-0", send_initial_state=True), "resume_token"),
@@ -301,6 +328,74 @@ async def test_a_model_says_all_that_an_operator_needs() -> None:
         assert (green.digest, green.memory_bytes, green.batch_rows_max) == ("digest-2", 10, 8)
         assert {gate.gate for gate in green.gates} >= {"digest", "manifest", "preflight", "warmup", "signature"}
         assert model.health == pb.HEALTH_HEALTHY
+
+
+async def test_a_shadow_rule_is_set_read_and_cleared() -> None:
+    async with served() as one:
+        asked = rule(
+            sample_bp=1_000,
+            salt="s",
+            noise_bp=200,
+            comparators=[
+                pb.Comparator(output="y", method=pb.COMPARISON_METHOD_ALLCLOSE, atol=0.0, rtol=1e-3),
+                pb.Comparator(output="y", method=pb.COMPARISON_METHOD_TOPK, k=3, threshold=0.5),
+                pb.Comparator(output="y", method=pb.COMPARISON_METHOD_ARGMAX, near_tie=0.1),
+            ],
+            deadline=Duration(nanos=1),
+            mutation=pb.Mutation(etag="1", request_id="id", reason="look first"),
+        )
+        model = (await one.stub.SetShadow(asked)).model
+        assert (model.route.etag, model.health, model.message) == ("2", pb.HEALTH_HEALTHY, "")
+        (read,) = model.route.shadows
+        assert (read.queue_max, read.bytes_max) == (1024, 64 << 20), "what the server fills in"
+        read.ClearField("queue_max")
+        read.ClearField("bytes_max")
+        assert read == asked.rule, "also which parameters are set at all"
+        assert (await one.stub.SetShadow(asked)).model.route.etag == "2", "the same request is carried out once"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await one.stub.ClearShadow(pb.ClearShadowRequest(model="m", slot="green", mutation=pb.Mutation(etag="1")))
+        info = error_info(caught.value)
+        assert info is not None
+        assert (info.reason, info.metadata["current_etag"]) == ("ETAG_MISMATCH", "2")
+        checked = pb.ClearShadowRequest(model="m", slot="green", mutation=pb.Mutation(validate_only=True))
+        assert (await one.stub.ClearShadow(checked)).model.route.shadows
+        cleared = (await one.stub.ClearShadow(pb.ClearShadowRequest(model="m", slot="green"))).model
+        assert (cleared.route.etag, list(cleared.route.shadows)) == ("3", [])
+        listed = await one.stub.ListTransitions(pb.ListTransitionsRequest(model="m", page_size=2))
+        assert [(t.object, t.cause, t.reason, t.to_state, t.generation) for t in listed.transitions] == [
+            ("shadows/green", "shadow", "", "", 3),
+            ("shadows/green", "shadow", "look first", "sample=1000 noise=200 m/2", 2),
+        ]
+
+
+async def test_a_shadow_that_is_swapped_to_loses_its_rule() -> None:
+    async with served() as one:
+        await one.stub.SetShadow(rule())
+        assert not (await one.swap("green")).model.route.shadows
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda one: one.stub.SetShadow(rule("blue")), "SLOT_ROUTED"),
+        (lambda one: one.stub.SetShadow(rule("pink")), "SLOT_NOT_FOUND"),
+        (lambda one: one.stub.SetShadow(rule("red")), "SLOT_NOT_READY"),
+        (lambda one: one.stub.ClearShadow(pb.ClearShadowRequest(model="m", slot="pink")), "SLOT_NOT_FOUND"),
+        (lambda one: one.stub.ClearShadow(pb.ClearShadowRequest(model="x", slot="blue")), "MODEL_NOT_FOUND"),
+        (lambda one: one.stub.UnloadSlot(pb.UnloadSlotRequest(model="m", slot="green")), "SLOT_ROUTED"),
+    ],
+)  # fmt: skip
+async def test_what_shadow_rules_are_refused_for(call: Call, reason: str) -> None:
+    async with served() as one:
+        await one.stub.SetShadow(rule())
+        one.shelf.failing[3] = "it crashed"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await one.load("red", 3)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(one)
+        info = error_info(caught.value)
+        assert info is not None
+        assert info.reason == reason
 
 
 async def test_swap_then_rollback_by_rpc_and_history() -> None:

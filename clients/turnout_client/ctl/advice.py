@@ -40,8 +40,13 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "STOPPING": "this server stops: ask the one that takes its place, or wait until it is back",
     "INTERNAL": "this is a fault of the server: its log has the details under the error id",
 }
+# SLOT_ROUTED with metadata sample_bp: it has no traffic, and gets copies.
+SHADOWED: Final = "no more copies for it: `turnoutctl shadow clear {model} {slot}`"
 # SLOT_ROUTED with metadata bake_until_ns: it has no traffic, and is kept for a rollback.
 HELD: Final = "wait for the end of the bake (`turnoutctl status {model}`), or give the rollback up with --end-bake"
+# Of turnoutctl itself: comparisons are watched where no slot gets copies.
+NO_SHADOW_RULE: Final = "NO_SHADOW_RULE"
+SET_SHADOW: Final = "`turnoutctl shadow set {model} {slot}` sends a READY slot copies of requests"
 UNREACHABLE: Final = "is the server there, and is this its admin port? see `turnout serve --help`, --admin-port"
 NO_ANSWER: Final = (
     "it may have been carried out all the same: look with `turnoutctl status {model}`; repeating it with "
@@ -55,6 +60,10 @@ def next_step(error: AdminError, **known: str) -> str:
     names = _Names({**error.metadata, **{name: text for name, text in known.items() if text}})
     if error.reason == "SLOT_ROUTED" and "bake_until_ns" in error.metadata:
         sentence = HELD
+    elif error.reason == "SLOT_ROUTED" and "sample_bp" in error.metadata:
+        sentence = SHADOWED
+    elif error.reason == NO_SHADOW_RULE:
+        sentence = SET_SHADOW
     elif error.reason:
         sentence = NEXT_STEPS.get(error.reason, "")
     elif error.code == "UNAVAILABLE":

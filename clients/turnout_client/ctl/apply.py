@@ -18,8 +18,9 @@ from turnout_client.ctl.reading import read
 from turnout_client.ctl.replicas import Exit, Outcome, ask, ask_all, exit_status
 from turnout_client.ctl.report import complain, document, finish
 from turnout_client.ctl.session import Session, mutation_options, session_of, session_options
-from turnout_client.desired import DesiredModel, SpecError, exported, parse
+from turnout_client.desired import DesiredModel, exported, parse
 from turnout_client.plan import Options, Plan, plan
+from turnout_client.written import SpecError
 from turnout_wire.gen import slots_pb2 as pb
 
 _TIMEOUT_S = 10.0
@@ -68,6 +69,7 @@ def apply(context: click.Context, /, file: IO[str], yes: bool, mutation: pb.Muta
         weights: {blue: rest, green: 10 %}
         sticky_key: {metadata_key: turnout-sticky-key}     # left out: as it is
         pins: [{metadata_key: x-team, value: qa, slot: green}]
+        shadows: {red: {sample: 100 %, noise: 2 %, compare: ["probabilities=js"]}}
     """
     session = session_of(context)
     wanted = _parsed(file)
@@ -203,8 +205,8 @@ def _show(session: Session, planned: dict[str, _Planned]) -> None:
 @session_options
 @click.pass_context
 def export(context: click.Context, models: tuple[str, ...], digests: bool) -> None:
-    """Print the slots, revisions, weights, sticky keys and pins of a server as YAML. To `apply` it changes nothing.
-    Of one server: name one endpoint."""
+    """Print the slots, revisions, weights, sticky keys, pins and shadow rules of a server as YAML. To `apply` it
+    changes nothing. Of one server: name one endpoint."""
     session = session_of(context)
     if len(session.endpoints) > 1:
         raise click.UsageError("export writes the state of one server: name one --endpoint")

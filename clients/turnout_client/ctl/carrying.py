@@ -10,7 +10,21 @@ from turnout_client.ctl.loading import WAIT_TIMEOUT_S, watching
 from turnout_client.ctl.session import Session
 from turnout_client.ctl.traffic import sticky_message
 from turnout_client.errors import AdminError
-from turnout_client.plan import Load, Options, Plan, Route, Step, Unload, Wait, same_route, split, state_name
+from turnout_client.plan import (
+    ClearShadow,
+    Load,
+    Options,
+    Plan,
+    Route,
+    SetShadow,
+    Step,
+    Unload,
+    Wait,
+    same_route,
+    split,
+    state_name,
+)
+from turnout_client.shadows import rule_message, shadows_of
 from turnout_wire.gen import slots_pb2 as pb
 
 _LOOK_S = 0.2
@@ -58,6 +72,15 @@ class Carrying:
                 now = _unchanged(client, model, planned_on)
                 client.set_weights(self._route(model, step, now.route.etag))
                 return split(step.weights) if step.weights is not None else "sticky key or pins set"
+            case ClearShadow(slot):
+                etag = _same_rule(client, model, slot, planned_on)
+                client.clear_shadow(pb.ClearShadowRequest(model=model, slot=slot, mutation=self._next(etag)))
+                return f"{slot} gets no copies"
+            case SetShadow(rule):
+                etag = _same_rule(client, model, rule.slot, planned_on)
+                message = rule_message(rule)
+                client.set_shadow(pb.SetShadowRequest(model=model, rule=message, mutation=self._next(etag)))
+                return f"{rule.slot} gets copies of {rule.brief()}"
             case Unload():
                 request = pb.UnloadSlotRequest(
                     model=model,
@@ -121,3 +144,12 @@ def _unchanged(client: AdminClient, model: str, planned_on: pb.Model) -> pb.Mode
         said = f"somebody moved the traffic of model '{model}' since the difference was shown"
         raise AdminError("ABORTED", said, "ETAG_MISMATCH", {"model": model, "current_etag": now.route.etag})
     return now
+
+
+def _same_rule(client: AdminClient, model: str, slot: str, planned_on: pb.Model) -> str:
+    """The etag of a route by which a slot still gets the copies that the plan was made for."""
+    now = client.model(model)
+    if shadows_of(now).get(slot) != shadows_of(planned_on).get(slot):
+        said = f"somebody changed the shadow rule of slot '{slot}' of model '{model}' since the difference was shown"
+        raise AdminError("ABORTED", said, "ETAG_MISMATCH", {"model": model, "current_etag": now.route.etag})
+    return now.route.etag

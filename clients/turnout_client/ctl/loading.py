@@ -16,9 +16,9 @@ from turnout_client.ctl import completion, shapes
 from turnout_client.ctl.replicas import ask_all
 from turnout_client.ctl.report import finish, show_changes
 from turnout_client.ctl.session import Session, mutation_options, session_of, session_options
-from turnout_client.desired import SpecError, percent
 from turnout_client.errors import AdminError
 from turnout_client.plan import held, state_name
+from turnout_client.written import SpecError, percent
 from turnout_wire.gen import slots_pb2 as pb
 
 _TIMEOUT_S = 10.0

@@ -11,10 +11,12 @@ import click
 
 from turnout_client.ctl.apply import apply, export
 from turnout_client.ctl.completion import completion
+from turnout_client.ctl.feedback import feedback
 from turnout_client.ctl.loading import load, unload
 from turnout_client.ctl.reading import history, status
 from turnout_client.ctl.replicas import Exit
 from turnout_client.ctl.session import Session, session_options
+from turnout_client.ctl.shadow import shadow
 from turnout_client.ctl.traffic import rollback, swap, weights
 from turnout_client.ctl.watch import watch
 
@@ -43,13 +45,17 @@ def turnoutctl() -> None:
     \b
     turnoutctl status                          what is loaded, and who gets what
     turnoutctl load digits green digits/2      load a revision; no traffic yet
+    turnoutctl shadow set digits green         copies of requests, compared and never returned
+    turnoutctl shadow watch digits             how far their answers agree
     turnoutctl weights digits green=10% blue=rest
     turnoutctl swap digits green               all traffic, in one assignment
     turnoutctl rollback digits                 and back
     """
 
 
-for command in (status, load, unload, swap, rollback, weights, history, watch, apply, export, completion):
+for command in (
+    status, load, unload, swap, rollback, weights, shadow, feedback, history, watch, apply, export, completion,
+):  # fmt: skip
     turnoutctl.add_command(command)
 
 

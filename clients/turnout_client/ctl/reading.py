@@ -80,7 +80,7 @@ def _show_status(session: Session, outcomes: Sequence[Outcome[Readings]]) -> Non
 @click.option("--since", type=click.IntRange(0), default=0, metavar="SEQ", help="Only what came after this one.")
 @click.option("--slot", help="Only what happened to this slot.", shell_complete=completion.slots)
 @click.option("--route", is_flag=True, help="Only changes of the traffic.")
-@click.option("--cause", help="Only these: start, restart, load, unload, swap, weights, rollback, bake_ended, ...")
+@click.option("--cause", help="Only these: start, restart, load, unload, swap, weights, shadow, rollback, ...")
 @session_options
 @click.pass_context
 def history(
@@ -90,13 +90,13 @@ def history(
     session = session_of(context)
     if slot and route:
         raise click.UsageError("--slot or --route, not both")
-    wanted_object = f"slots/{slot}" if slot else "route" if route else ""
+    wanted_objects = (f"slots/{slot}", f"shadows/{slot}") if slot else ("route",) if route else ()
 
     def fetch(client: AdminClient) -> list[pb.Transition]:
         found = (
             each
             for each in client.transitions(model or "", since)
-            if wanted_object in ("", each.object) and cause in (None, each.cause)
+            if (not wanted_objects or each.object in wanted_objects) and cause in (None, each.cause)
         )
         return list(itertools.islice(found, limit))
 

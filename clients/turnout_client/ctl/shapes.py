@@ -45,6 +45,27 @@ def _route(message: pb.Model) -> dict[str, Any] | None:
             "salt": sticky.salt,
         },
         "pins": [{"metadata_key": pin.metadata_key, "value": pin.value, "slot": pin.slot} for pin in pins_of(message)],
+        "shadows": [_shadow(rule) for rule in message.route.shadows],
+    }
+
+
+def _shadow(rule: pb.ShadowRule) -> dict[str, Any]:
+    return {
+        "slot": rule.slot,
+        "sample_bp": rule.sample_bp,
+        "noise_bp": rule.noise_bp,
+        "salt": rule.salt,
+        "queue_max": rule.queue_max,
+        "bytes_max": rule.bytes_max,
+        "deadline_ms": _milliseconds(rule, "deadline"),
+        "comparators": [_comparator(each) for each in rule.comparators],
+    }
+
+
+def _comparator(message: pb.Comparator) -> dict[str, Any]:
+    """With the parameters that are set; others are as by default."""
+    return {field.name: value for field, value in message.ListFields()} | {
+        "method": pb.ComparisonMethod.Name(message.method).removeprefix("COMPARISON_METHOD_")
     }
 
 

@@ -11,8 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from turnout_client.desired import RevisionSpec, Sticky, percent, pins_of, sticky_of, weights_of
+from turnout_client.desired import RevisionSpec, Sticky, pins_of, sticky_of, weights_of
 from turnout_client.plan import pins_text, split, state_name, sticky_text
+from turnout_client.shadows import shadows_of
+from turnout_client.written import percent
 from turnout_wire.gen import slots_pb2 as pb
 
 NOTHING = "-"
@@ -57,6 +59,8 @@ def _model(model: pb.Model, before: pb.Model | None) -> Iterable[RenderableType]
         yield Text(f"  sticky key: {sticky_text(sticky_of(model))}")
     if model.route.pins:
         yield Text(f"  pins: {pins_text(pins_of(model))}")
+    for slot_name, rule in shadows_of(model).items():
+        yield Text(f"  shadow {printable(slot_name)}: {printable(rule.brief())}")
     if model.slots:
         yield _slots(model, before)
     for slot in model.slots:

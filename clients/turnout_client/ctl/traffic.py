@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -16,24 +15,23 @@ from turnout_client.ctl import completion, shapes
 from turnout_client.ctl.replicas import ask_all
 from turnout_client.ctl.report import finish, show_changes
 from turnout_client.ctl.session import Session, mutation_options, session_of, session_options
-from turnout_client.desired import SpecError, Sticky, weights_of
+from turnout_client.desired import Sticky, weights_of
 from turnout_client.plan import split
+from turnout_client.written import SpecError, duration_ns
 from turnout_wire.gen import slots_pb2 as pb
 
 _TIMEOUT_S = 10.0
 _RELOAD_TIMEOUT_S = 600.0
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) *(s|m|h|d)?")
-_UNITS_S = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
-    """`90`, `90s`, `15m`, `2h`, `1d`."""
+def duration_option(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """In nanoseconds."""
     if value is None:
         return None
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise click.BadParameter(f"'{value}' is no duration: write 90s, 15m, 2h or 1d")
-    return timedelta(seconds=float(match[1]) * _UNITS_S[match[2]])
+    try:
+        return duration_ns(value, parameter.opts[0])
+    except SpecError as error:
+        raise click.UsageError(str(error)) from None
 
 
 @click.command(short_help="All traffic to a READY slot, in one assignment.")
@@ -41,20 +39,20 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
 @click.argument("slot", shell_complete=completion.slots)
 @click.option(
     "--bake",
-    callback=_duration,
+    callback=duration_option,
     metavar="DURATION",
     help="Keep the old slot READY for so long (90s, 15m, 2h, 1d; 0: unload it at once). Default: the server's.",
 )
 @mutation_options()
 @session_options
 @click.pass_context
-def swap(context: click.Context, model: str, slot: str, bake: timedelta | None, mutation: pb.Mutation) -> None:
+def swap(context: click.Context, model: str, slot: str, bake: int | None, mutation: pb.Mutation) -> None:
     """Send all traffic of MODEL to SLOT. The slot that had most of it stays READY for the bake, so that `rollback` is
     one assignment too."""
     request = pb.SwapSlotsRequest(model=model, slot=slot, mutation=mutation)
     if bake is not None:
-        request.bake.FromTimedelta(bake)
-    _move(session_of(context), "swap", lambda client: client.swap(request).model, request, slot=slot)
+        request.bake.FromNanoseconds(bake)
+    move(session_of(context), "swap", lambda client: client.swap(request).model, request, slot=slot)
 
 
 @click.command(short_help="All traffic back to where it was.")
@@ -70,7 +68,7 @@ def rollback(context: click.Context, model: str, slot: str, allow_reload: bool, 
     request = pb.RollbackModelRequest(model=model, slot=slot, allow_reload=allow_reload, mutation=mutation)
     session = session_of(context)
     timeout_s = session.timeout_s or (_RELOAD_TIMEOUT_S if allow_reload else _TIMEOUT_S)
-    _move(session, "rollback", lambda client: client.rollback(request, timeout_s).model, request, slot=slot)
+    move(session, "rollback", lambda client: client.rollback(request, timeout_s).model, request, slot=slot)
 
 
 @click.command(short_help="Split traffic over READY slots; sticky key; pins.")
@@ -95,7 +93,7 @@ def weights(context: click.Context, /, model: str, shares: tuple[str, ...], muta
     sticky = _sticky(rest["sticky_metadata"], rest["sticky_parameter"], rest["sticky_default"], rest["salt"])
     if not shares and sticky is None and not request.set_pins:
         raise click.UsageError("nothing to set: give SLOT=SHARE, a sticky key or pins")
-    _move(session_of(context), "weights", partial(_set_weights, request, sticky), request)
+    move(session_of(context), "weights", partial(_set_weights, request, sticky), request)
 
 
 Resalt = Callable[[Sticky], Sticky]
@@ -162,19 +160,33 @@ def _sticky(metadata: str | None, parameter: str | None, default: bool, salt: st
     return None
 
 
-def _move(
+def now_split(model: pb.Model) -> str:
+    return f"{model.name}: {split(weights_of(model))}, generation {model.route.generation}"
+
+
+class Change(Protocol):
+    """A request that changes a route."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def mutation(self) -> pb.Mutation: ...
+
+
+def move(
     session: Session,
     command: str,
     change: Callable[[AdminClient], pb.Model],
-    request: pb.SwapSlotsRequest | pb.RollbackModelRequest | pb.SetWeightsRequest,
+    request: Change,
+    now: Callable[[pb.Model], str] = now_split,
     **known: str,
 ) -> None:
+    """Ask every server for the change, and end with what each has `now`."""
     outcomes = ask_all(session.endpoints, session.timeout_s or _TIMEOUT_S, change)
     checked = request.mutation.validate_only
 
     def line(model: pb.Model) -> str:
-        now = f"{model.name}: {split(weights_of(model))}, generation {model.route.generation}"
-        return f"would do; now {now}" if checked else now
+        return f"would do; now {now(model)}" if checked else now(model)
 
     finish(
         session,

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from turnout_bench.figures import ceiling, cost, efficiency, goodput, lifecycle, loading, queueing, tail, telemetry
+from turnout_bench.figures import (
+    ceiling,
+    cost,
+    efficiency,
+    goodput,
+    lifecycle,
+    loading,
+    queueing,
+    shadow,
+    tail,
+    telemetry,
+)
 from turnout_bench.figures.figure import Figure, Measured
 
 FIGURES: tuple[Figure, ...] = (
@@ -15,6 +26,7 @@ FIGURES: tuple[Figure, ...] = (
     *lifecycle.FIGURES,
     *loading.FIGURES,
     *telemetry.FIGURES,
+    *shadow.FIGURES,
 )
 
 __all__ = ["FIGURES", "Figure", "Measured"]

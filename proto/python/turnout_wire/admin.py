@@ -1,13 +1,16 @@
 """The admin plane's RPCs under their public names, as `service` has the data plane's: a table for servers and stubs
-for clients, and the typed details of an error."""
+for clients of each service, and the typed details of an error."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import Message
 
+from turnout_wire.gen import feedback_pb2 as feedback
 from turnout_wire.gen import slots_pb2 as pb
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from grpc.aio import UnaryUnaryMultiCallable as AioUnary
 
 SERVICE: Final = "turnout.admin.v1.SlotService"
+FEEDBACK_SERVICE: Final = "turnout.admin.v1.FeedbackService"
 ERROR_DOMAIN: Final = "turnout.admin.v1"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
@@ -27,6 +31,7 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 class Method:
     """One RPC. A stream is one of the server's."""
 
+    service: str
     name: str
     request: type[Message]
     response: type[Message]
@@ -35,15 +40,25 @@ class Method:
     @property
     def path(self) -> str:
         """The path of a call, with the public service name."""
-        return f"/{SERVICE}/{self.name}"
+        return f"/{self.service}/{self.name}"
 
 
-METHODS: Final[dict[str, Method]] = {
-    rpc.name: Method(
-        rpc.name, getattr(pb, rpc.input_type.name), getattr(pb, rpc.output_type.name), rpc.server_streaming
-    )
-    for rpc in pb.DESCRIPTOR.services_by_name["SlotService"].methods
-}
+def _methods(service: str, messages: ModuleType) -> dict[str, Method]:
+    described = messages.DESCRIPTOR.services_by_name[service.rpartition(".")[2]]
+    return {
+        rpc.name: Method(
+            service,
+            rpc.name,
+            getattr(messages, rpc.input_type.name),
+            getattr(messages, rpc.output_type.name),
+            rpc.server_streaming,
+        )
+        for rpc in described.methods
+    }
+
+
+METHODS: Final = _methods(SERVICE, pb)
+FEEDBACK_METHODS: Final = _methods(FEEDBACK_SERVICE, feedback)
 
 
 class SlotServiceStub:
@@ -54,13 +69,16 @@ class SlotServiceStub:
     SwapSlots: Unary[pb.SwapSlotsRequest, pb.SwapSlotsResponse]
     RollbackModel: Unary[pb.RollbackModelRequest, pb.RollbackModelResponse]
     SetWeights: Unary[pb.SetWeightsRequest, pb.SetWeightsResponse]
+    SetShadow: Unary[pb.SetShadowRequest, pb.SetShadowResponse]
+    ClearShadow: Unary[pb.ClearShadowRequest, pb.ClearShadowResponse]
     GetModel: Unary[pb.GetModelRequest, pb.GetModelResponse]
     ListModels: Unary[pb.ListModelsRequest, pb.ListModelsResponse]
     WatchModel: Stream[pb.WatchModelRequest, pb.ModelEvent]
+    WatchComparisons: Stream[pb.WatchComparisonsRequest, pb.ComparisonEvent]
     ListTransitions: Unary[pb.ListTransitionsRequest, pb.ListTransitionsResponse]
 
     def __init__(self, channel: grpc.Channel) -> None:
-        bind(self, channel)
+        bind(self, channel, METHODS)
 
 
 class SlotServiceAioStub:
@@ -71,18 +89,39 @@ class SlotServiceAioStub:
     SwapSlots: AioUnary[pb.SwapSlotsRequest, pb.SwapSlotsResponse]
     RollbackModel: AioUnary[pb.RollbackModelRequest, pb.RollbackModelResponse]
     SetWeights: AioUnary[pb.SetWeightsRequest, pb.SetWeightsResponse]
+    SetShadow: AioUnary[pb.SetShadowRequest, pb.SetShadowResponse]
+    ClearShadow: AioUnary[pb.ClearShadowRequest, pb.ClearShadowResponse]
     GetModel: AioUnary[pb.GetModelRequest, pb.GetModelResponse]
     ListModels: AioUnary[pb.ListModelsRequest, pb.ListModelsResponse]
     WatchModel: AioStream[pb.WatchModelRequest, pb.ModelEvent]
+    WatchComparisons: AioStream[pb.WatchComparisonsRequest, pb.ComparisonEvent]
     ListTransitions: AioUnary[pb.ListTransitionsRequest, pb.ListTransitionsResponse]
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        bind(self, channel)
+        bind(self, channel, METHODS)
 
 
-def bind(stub: object, channel: grpc.Channel | grpc.aio.Channel) -> None:
+class FeedbackServiceStub:
+    """As SlotServiceStub, of FeedbackService."""
+
+    RecordFeedback: Unary[feedback.RecordFeedbackRequest, feedback.RecordFeedbackResponse]
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        bind(self, channel, FEEDBACK_METHODS)
+
+
+class FeedbackServiceAioStub:
+    """As FeedbackServiceStub, typed for an asyncio channel."""
+
+    RecordFeedback: AioUnary[feedback.RecordFeedbackRequest, feedback.RecordFeedbackResponse]
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        bind(self, channel, FEEDBACK_METHODS)
+
+
+def bind(stub: object, channel: grpc.Channel | grpc.aio.Channel, methods: Mapping[str, Method]) -> None:
     """Sets one attribute of `stub` for each RPC."""
-    for method in METHODS.values():
+    for method in methods.values():
         make: Any = channel.unary_stream if method.stream else channel.unary_unary
         call = make(
             method.path,
@@ -93,7 +132,7 @@ def bind(stub: object, channel: grpc.Channel | grpc.aio.Channel) -> None:
 
 
 def error_info(error: grpc.RpcError | grpc.aio.AioRpcError) -> ErrorInfo | None:
-    """The reason and metadata of an error that an RPC of this service ended with; None: it has none, because it comes
+    """The reason and metadata of an error that an RPC of these services ended with; None: it has none, because it comes
     from somewhere else, such as gRPC itself."""
     from google.rpc.error_details_pb2 import ErrorInfo
     from google.rpc.status_pb2 import Status

@@ -72,13 +72,13 @@ class Model(Protocol):
 
 
 class SyntheticBackend:
-    """Loads the models that it was given, by name."""
+    """Loads the models that it was given, by revision (`m/2`), else by name."""
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._models = models
 
     def load(self, artefact: Artefact, execution: Execution) -> Loaded:
-        model = self._models[artefact.revision.model]
+        model = self._models.get(str(artefact.revision)) or self._models[artefact.revision.model]
         if model.load_error:
             raise LoadError(model.load_error)
         return Loaded(model.declared, (model,) * execution.instances, ("synthetic",))

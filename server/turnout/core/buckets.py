@@ -22,9 +22,10 @@ class Span(Generic[Owner]):
     target: Owner
 
 
-def salted(salt: str) -> bytes:
-    """What `bucket_of` takes: a salt of any length as a key of blake2b, which takes at most 64 bytes."""
-    return blake2b(salt.encode(), digest_size=32, person=b"turnout-salt").digest()
+def salted(salt: str, purpose: str = "salt") -> bytes:
+    """What `bucket_of` takes: a salt of any length as a key of blake2b, which takes at most 64 bytes. The same salt for
+    another `purpose` (8 characters at most) spreads keys anew."""
+    return blake2b(salt.encode(), digest_size=32, person=f"turnout-{purpose}".encode()).digest()
 
 
 def bucket_of(salt: bytes, key: str) -> int:

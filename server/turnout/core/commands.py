@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from turnout.core.ids import Revision
 from turnout.core.routing import Pin, Route, StickyKey
+from turnout.core.shadow_rules import ShadowRule
 from turnout.core.traffic import Traffic
 
 
@@ -77,6 +78,18 @@ class SetWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class SetShadow:
+    """Copies of requests to a slot, by this rule; it replaces the one that the slot has."""
+
+    rule: ShadowRule
+
+
+@dataclass(frozen=True, slots=True)
+class ClearShadow:
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndBake:
     """The time of the bake may be over."""
 
@@ -86,12 +99,25 @@ class Withdraw:
     """The whole model away: no traffic, every slot emptied."""
 
 
-Command: TypeAlias = Load | Loaded | Lost | Unload | Unloaded | Swap | Rollback | SetWeights | EndBake | Withdraw
+Command: TypeAlias = (
+    Load
+    | Loaded
+    | Lost
+    | Unload
+    | Unloaded
+    | Swap
+    | Rollback
+    | SetWeights
+    | SetShadow
+    | ClearShadow
+    | EndBake
+    | Withdraw
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of the journal: an object (`route`, `slots/green`) was one thing and is another now."""
+    """One line of the journal: an object (`route`, `slots/green`, `shadows/green`) was one thing and is another now."""
 
     object: str
     from_state: str

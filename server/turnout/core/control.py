@@ -12,12 +12,14 @@ from dataclasses import replace
 from turnout.core.commands import (
     Assign,
     Change,
+    ClearShadow,
     Command,
     EndBake,
     Load,
     Loaded,
     Lost,
     Rollback,
+    SetShadow,
     SetWeights,
     Step,
     Swap,
@@ -25,10 +27,12 @@ from turnout.core.commands import (
     Unloaded,
     Withdraw,
 )
-from turnout.core.filling import load, loaded, unload
+from turnout.core.filling import Outcome, load, loaded, unload
+from turnout.core.routing import Route
+from turnout.core.shadowing import clear_shadow, set_shadow, unshadowed
 from turnout.core.shifting import end_bake, lost, rollback, set_weights, swap, withdraw
 from turnout.core.slots import SlotState
-from turnout.core.traffic import Traffic, described
+from turnout.core.traffic import Traffic, described, shadow_described
 
 
 def step(state: Traffic, command: Command, now_ns: int) -> Step:
@@ -37,33 +41,43 @@ def step(state: Traffic, command: Command, now_ns: int) -> Step:
     Raises:
         ControlError: naming what stands against it, and what to do about that.
     """
-    match command:
-        case Load():
-            after, effects = load(state, command, now_ns)
-        case Loaded():
-            after, effects = loaded(state, command.slot, now_ns)
-        case Lost():
-            after, effects = lost(state, command, now_ns)
-        case Unload():
-            after, effects = unload(state, command, now_ns)
-        case Unloaded():
-            after, effects = state.with_slot(command.slot, SlotState.EMPTY, None, now_ns), []
-        case Swap():
-            after, effects = swap(state, command, now_ns)
-        case Rollback():
-            after, effects = rollback(state, command.slot)
-        case SetWeights():
-            after, effects = set_weights(state, command)
-        case Withdraw():
-            after, effects = withdraw(state, now_ns)
-        case _:  # EndBake
-            after, effects = end_bake(state, now_ns)
+    after, effects = _outcome(state, command, now_ns)
     if after is state:
         return Step(state)
+    after = unshadowed(after)
     if after.route is not state.route and after.route is not None:
         effects = [Assign(after.route), *effects]
     changes = _changes(state, after, _CAUSES[type(command)])
     return Step(replace(after, version=state.version + 1), changes, tuple(effects))
+
+
+def _outcome(state: Traffic, command: Command, now_ns: int) -> Outcome:
+    match command:
+        case Load():
+            outcome = load(state, command, now_ns)
+        case Loaded():
+            outcome = loaded(state, command.slot, now_ns)
+        case Lost():
+            outcome = lost(state, command, now_ns)
+        case Unload():
+            outcome = unload(state, command, now_ns)
+        case Unloaded():
+            outcome = state.with_slot(command.slot, SlotState.EMPTY, None, now_ns), []
+        case Swap():
+            outcome = swap(state, command, now_ns)
+        case Rollback():
+            outcome = rollback(state, command.slot)
+        case SetWeights():
+            outcome = set_weights(state, command)
+        case SetShadow():
+            outcome = set_shadow(state, command.rule)
+        case ClearShadow():
+            outcome = clear_shadow(state, command.slot)
+        case Withdraw():
+            outcome = withdraw(state, now_ns)
+        case _:  # EndBake
+            outcome = end_bake(state, now_ns)
+    return outcome
 
 
 def etag_of(state: Traffic, command: Command) -> str:
@@ -83,6 +97,8 @@ _CAUSES: Mapping[type, str] = {
     Swap: "swap",
     Rollback: "rollback",
     SetWeights: "weights",
+    SetShadow: "shadow",
+    ClearShadow: "shadow",
     EndBake: "bake_ended",
     Withdraw: "unload",
 }
@@ -95,8 +111,23 @@ def _changes(before: Traffic, after: Traffic, cause: str) -> tuple[Change, ...]:
         old = before.slots.get(name)
         if record is not old:
             changes.append(Change(f"slots/{name}", str(old or SlotState.EMPTY.value), str(record), cause, generation))
-    if generation != (before.route.generation if before.route else 0):
+    if generation != (before.route.generation if before.route else 0) and _split(before.route) != _split(after.route):
         changes.append(Change("route", described(before.route), described(after.route), cause, generation))
+    for name in _shadowed(before, after):
+        was, now = shadow_described(before, name), shadow_described(after, name)
+        if was != now or before.shadow(name) != after.shadow(name):
+            changes.append(Change(f"shadows/{name}", was, now, cause, generation))
     if not changes:  # a bake that ends frees nothing where its slot is in use, be it by pins
         changes.append(Change("bake", before.held, after.held, cause, generation))
     return tuple(changes)
+
+
+def _split(route: Route | None) -> Route | None:
+    """What a line of the route tells of: all but the shadow rules, which have lines of their own."""
+    return replace(route, generation=0, shadows=()) if route else None
+
+
+def _shadowed(*states: Traffic) -> list[str]:
+    """The slots that have a rule in any of the states."""
+    rules = [rule for state in states if state.route for rule in state.route.shadows]
+    return sorted({rule.slot for rule in rules})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from turnout.core.ids import printable
 
 if TYPE_CHECKING:
-    from turnout.core.routing import Assignment
+    from turnout.core.assignment import Assignment
 
 _CHARACTERS_MAX = 1500
 
@@ -63,7 +63,7 @@ class Refusal(Enum):
     MODEL_NOT_FOUND = "no such model"
     SLOT_NOT_FOUND = "no such slot"
     REVISION_NOT_FOUND = "no such revision in the repository"
-    SLOT_ROUTED = "the slot has traffic, or is kept for a rollback"
+    SLOT_ROUTED = "the slot has traffic or a shadow rule, or is kept for a rollback"
     SLOT_OCCUPIED = "the slot holds a revision"
     SLOT_NOT_READY = "the slot cannot serve"
     ROLLBACK_TARGET_UNLOADED = "there is nothing loaded to go back to"

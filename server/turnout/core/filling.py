@@ -51,7 +51,7 @@ def free_slot(state: Traffic, version: int) -> str:
     names = (FIRST_SLOT, "green", f"v{version}")
     for name in names:
         record = state.slots.get(name)
-        if record is None or (record.state in (SlotState.EMPTY, SlotState.FAILED) and not state.routed(name)):
+        if record is None or (record.state in (SlotState.EMPTY, SlotState.FAILED) and not state.in_use(name)):
             return name
     raise ControlError(
         Refusal.SLOT_OCCUPIED, f"slots {', '.join(names)} of model '{state.model}' hold revisions: unload one of them"
@@ -162,6 +162,14 @@ def unload(state: Traffic, command: Unload, now_ns: int) -> Outcome:
             else f"pins of model '{state.model}' send requests to slot '{name}': remove them first",
             model=state.model,
             slot=name,
+        )
+    if (rule := state.shadow(name)) is not None:
+        raise ControlError(
+            Refusal.SLOT_ROUTED,
+            f"slot '{name}' of model '{state.model}' has a shadow rule: clear it first",
+            model=state.model,
+            slot=name,
+            sample_bp=rule.sample_bp,
         )
     if state.held == name and not command.end_bake:
         raise _held(state, name)

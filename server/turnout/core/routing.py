@@ -9,12 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from itertools import pairwise
 
+from turnout.core.assignment import Choice
 from turnout.core.buckets import BASIS_POINTS, Span, bucket_of, salted, weights_of
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
+from turnout.core.shadow_rules import ShadowRule
 
 FIRST_SLOT = "blue"
 STICKY_METADATA = "turnout-sticky-key"
@@ -32,25 +33,6 @@ class Target:
 
 
 Interval = Span[Target]
-
-
-class Choice(Enum):
-    """What chose the slot that answers a request."""
-
-    PIN = auto()  # the request said so, or a pin rule
-    SPLIT = auto()  # chance or its sticky key, among several
-    ONLY = auto()  # there is no other with traffic
-    FALLBACK = auto()  # another slot failed it
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Who was to answer a request, by which generation of the route, and what chose it."""
-
-    slot: str
-    revision: Revision
-    generation: int
-    choice: Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +60,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model's traffic at one generation: who may be reached by a pin, and who gets the rest.
+    """A model's traffic at one generation: who may be reached by a pin, who gets the rest, and who gets copies.
 
     `intervals` cover all 10000 buckets without a gap, or are empty: then only pins are answered.
     """
@@ -89,16 +71,23 @@ class Route:
     intervals: tuple[Interval, ...]
     sticky: StickyKey = StickyKey()
     pins: tuple[Pin, ...] = ()
+    shadows: tuple[ShadowRule, ...] = ()  # at most one of a slot; one whose slot is no target is idle
     # Derived once, for the hot path.
     weights: Mapping[str, int] = field(init=False, repr=False, compare=False)  # of the slots that have any, by name
+    shadow_targets: tuple[tuple[ShadowRule, Target], ...] = field(init=False, repr=False, compare=False)
     choice: Choice = field(init=False, repr=False, compare=False)  # of requests without a pin
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _salt: bytes = field(init=False, repr=False, compare=False)
+    _stable_slot: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         weights = {target.slot: weight for target, weight in weights_of(self.intervals).items()}
         object.__setattr__(self, "weights", weights)
+        rules = {rule.slot: rule for rule in self.shadows}
+        pairs = tuple((rules[target.slot], target) for target in self.targets if target.slot in rules)
+        object.__setattr__(self, "shadow_targets", pairs)
         object.__setattr__(self, "choice", Choice.ONLY if len(weights) == 1 else Choice.SPLIT)
+        object.__setattr__(self, "_stable_slot", self.stable.slot if self.stable is not None else "")
         object.__setattr__(self, "_ends", tuple(interval.end_bp for interval in self.intervals))
         object.__setattr__(self, "_salt", salted(self.sticky.salt or self.model))
         if not self.intervals:
@@ -135,6 +124,13 @@ class Route:
                 + (", ".join(f"{t.revision} in slot '{t.slot}'" for t in self.targets) or "none"),
             )
         return max(fits, key=self.weight_bp)
+
+    def copies(self, inference_id: str, slot: str) -> list[tuple[ShadowRule, Target]]:
+        """Who gets a copy of a request that `slot` has answered, by which rule: nobody, unless it is the stable one,
+        whose answers are what others are held against."""
+        if slot != self._stable_slot:
+            return []
+        return [(rule, target) for rule, target in self.shadow_targets if rule.takes(inference_id)]
 
     def weight_bp(self, target: Target) -> int:
         """The target's share of routed traffic, in basis points."""

@@ -36,7 +36,7 @@ def lost(state: Traffic, command: Lost, now_ns: int) -> Outcome:
 
 
 def swap(state: Traffic, command: Swap, now_ns: int) -> Outcome:
-    """A slot that would be emptied stays where pins lead to it."""
+    """A slot that would be emptied stays where pins lead to it, or a shadow rule."""
     target = target_of(state, command.slot)
     if state.weight_bp(target.slot) == sum(state.route.weights.values() if state.route else ()) > 0:
         return state, []
@@ -50,7 +50,7 @@ def swap(state: Traffic, command: Swap, now_ns: int) -> Outcome:
     gone = [superseded] if superseded and superseded not in (target.slot, old.slot if old else "") else []
     gone += [old.slot] if old is not None and not command.bake_ns else []
     for name in gone:
-        if after.ready(name) is not None and not after.routed(name):
+        if after.ready(name) is not None and not after.in_use(name):
             after, more = emptied(after, after.slots[name], now_ns)
             effects += more
     return after, effects
@@ -131,16 +131,16 @@ def end_bake(state: Traffic, now_ns: int) -> Outcome:
     if not name or now_ns < state.bake_until_ns:
         return state, []
     after = replace(state, bake_until_ns=0)
-    if after.ready(name) is None or after.routed(name):
+    if after.ready(name) is None or after.in_use(name):
         return after, []
     return emptied(after, after.slots[name], now_ns)
 
 
 def withdraw(state: Traffic, now_ns: int) -> Outcome:
-    """Pins that lead to the slots go with them."""
+    """Pins that lead to the slots and shadow rules go with them."""
     route, after = state.route, state
-    if route is not None and (route.intervals or route.pins):
-        after = state.with_route(replace(route, generation=route.generation + 1, intervals=(), pins=()))
+    if route is not None and (route.intervals or route.pins or route.shadows):
+        after = state.with_route(replace(route, generation=route.generation + 1, intervals=(), pins=(), shadows=()))
     if after.previous is not None or after.bake_until_ns:
         after = replace(after, previous=None, bake_until_ns=0)
     effects: list[Effect] = []

@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from turnout.core.comparators import Comparator, Method
 from turnout.core.ids import Revision
 from turnout.core.routing import Interval, Pin, Route, StickyKey, Target
+from turnout.core.shadow_rules import ShadowRule
 from turnout.core.slots import SlotState
 from turnout.core.traffic import SlotRecord, Traffic
 
@@ -126,6 +128,8 @@ def _route(route: Route) -> dict[str, Any]:
         "intervals": [[i.start_bp, i.end_bp, route.targets.index(i.target)] for i in route.intervals],
         "sticky": [route.sticky.metadata, route.sticky.parameter, route.sticky.salt],
         "pins": [[pin.metadata, pin.value, pin.slot] for pin in route.pins],
+        # Only where there are any: a server that does not know them reads the rest, and copies nothing.
+        **({"shadows": [_shadow(rule) for rule in route.shadows]} if route.shadows else {}),
     }
 
 
@@ -138,4 +142,35 @@ def _read_route(model: str, raw: dict[str, Any]) -> Route:
         tuple(Interval(start, end, targets[index]) for start, end, index in raw["intervals"]),
         StickyKey(*raw["sticky"]),
         tuple(Pin(*pin) for pin in raw["pins"]),
+        tuple(_read_shadow(rule) for rule in raw.get("shadows", ())),
+    )
+
+
+def _shadow(rule: ShadowRule) -> dict[str, Any]:
+    return {
+        "slot": rule.slot,
+        "sample_bp": rule.sample_bp,
+        "salt": rule.salt,
+        "comparators": [[c.output, c.method.value, *_parameters(c)] for c in rule.comparators],
+        "queue_max": rule.queue_max,
+        "bytes_max": rule.bytes_max,
+        "deadline_ns": rule.deadline_ns,
+        "noise_bp": rule.noise_bp,
+    }
+
+
+def _parameters(comparator: Comparator) -> list[float | None]:
+    return [comparator.atol, comparator.rtol, comparator.threshold, comparator.k, comparator.near_tie]
+
+
+def _read_shadow(raw: dict[str, Any]) -> ShadowRule:
+    return ShadowRule(
+        raw["slot"],
+        raw["sample_bp"],
+        raw["salt"],
+        tuple(Comparator(output, Method(method), *rest) for output, method, *rest in raw["comparators"]),
+        raw["queue_max"],
+        raw["bytes_max"],
+        raw["deadline_ns"],
+        raw["noise_bp"],
     )

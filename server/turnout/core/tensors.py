@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from turnout.core.assignment import Choice
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
-from turnout.core.routing import Choice
 from turnout.core.tracing import TraceContext
 from turnout_wire.tensors import Array, DataType, TensorError
 
@@ -172,10 +172,15 @@ def check(request: InferenceRequest, signature: Signature) -> Admission:
                 f"model '{request.model}' takes {list(spec.shape)} (-1: any)"
             )
         key.append(array.shape[1:] if signature.rows_max else array.shape)
-        size += array.nbytes
-        if spec.datatype is DataType.BYTES:
-            size += array.size * _STR_BYTES + sum(map(len, array.flat))
+        size += bytes_of(array)
     return Admission(rows, tuple(key), size)
+
+
+def bytes_of(array: Array) -> int:
+    """What a tensor takes in memory, with its strings."""
+    if array.dtype.kind != "O":
+        return array.nbytes
+    return array.nbytes + array.size * _STR_BYTES + sum(map(len, array.flat))
 
 
 def _check_names(request: InferenceRequest, signature: Signature) -> None:

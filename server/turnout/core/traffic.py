@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from turnout.core.buckets import BASIS_POINTS, Span
 from turnout.core.ids import Revision
 from turnout.core.routing import Route, Target
+from turnout.core.shadow_rules import ShadowRule
 from turnout.core.slots import SlotState
 
 
@@ -66,8 +67,16 @@ class Traffic:
         return self.route is not None and any(pin.slot == slot for pin in self.route.pins)
 
     def routed(self, slot: str) -> bool:
-        """Whether requests are sent to a slot, by weight or by pins: then nothing takes away what it holds unasked."""
+        """Whether requests are sent to a slot, by weight or by pins."""
         return self.weight_bp(slot) > 0 or self.pinned(slot)
+
+    def shadow(self, slot: str) -> ShadowRule | None:
+        """The rule by which a slot gets copies of requests."""
+        return next((rule for rule in self.route.shadows if rule.slot == slot), None) if self.route else None
+
+    def in_use(self, slot: str) -> bool:
+        """Whether requests or copies of them are sent to a slot: then nothing takes away what it holds unasked."""
+        return self.routed(slot) or self.shadow(slot) is not None
 
     def ready(self, slot: str) -> Target | None:
         """The slot as a target, if it is READY."""
@@ -96,6 +105,14 @@ class Traffic:
 def whole(target: Target) -> tuple[Span[Target], ...]:
     """All traffic to one target."""
     return (Span(0, BASIS_POINTS, target),)
+
+
+def shadow_described(state: Traffic, slot: str) -> str:
+    """A slot's shadow rule for the journal: `sample=1000 noise=200 digits/2`, or `idle`; "": it has none."""
+    rule, target = state.shadow(slot), state.ready(slot)
+    if rule is None:
+        return ""
+    return f"sample={rule.sample_bp} noise={rule.noise_bp} {target.revision if target else 'idle'}"
 
 
 def described(route: Route | None) -> str:

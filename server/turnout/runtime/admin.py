@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from turnout.core.ids import Revision
+from turnout.core.shadow_rules import ShadowLimits
 from turnout.core.slots import SlotState
 from turnout.runtime.controller import Controller
 from turnout.runtime.counts import CountingObserver, Counts
@@ -29,6 +30,7 @@ class AdminLimits:
     require_etag: bool = False
     memory_bytes_max: int = 0
     bake_ns: int = 600 * 10**9
+    shadow: ShadowLimits = field(default_factory=ShadowLimits)
 
 
 class Admin:
@@ -59,7 +61,7 @@ class Admin:
         works = Works(opener, _Steps(opener.observer, self._stepped))
         self.controller = Controller(self.fleet, works, ledger, self.events, now_ns, counts, limits.require_etag)
         demands = Demands(self.fleet, limits.memory_bytes_max)
-        self.operations = Operations(self.controller, revisions, opener.offload, demands)
+        self.operations = Operations(self.controller, revisions, opener.offload, demands, limits.shadow)
         self.requests = Requests(ledger, now_ns)
         self._recovery = Recovery(self.controller, revisions, opener.offload, demands)
         self._observer = opener.observer

@@ -79,9 +79,9 @@ class Batcher:
     def queued_rows(self) -> int:
         return self._queue.rows
 
-    def submit(self, job: Job) -> Entry[Job]:
+    def submit(self, job: Job, charged: bool = True) -> Entry[Job]:
         """Queue a request; its job is completed later, on the loop thread. Whoever submitted calls `release` when the
-        request has ended.
+        request has ended; unless it is not `charged` to the server's budget, because it has a bound of its own.
 
         Raises:
             ServingError: INVALID_REQUEST when it does not fit the signature, DEADLINE_EXCEEDED when it comes too
@@ -93,7 +93,7 @@ class Batcher:
         if request.deadline_ns is not None and request.deadline_ns <= now_ns:
             raise expired(request)
         entry = self._entry(job, admission, now_ns)
-        if bound := self._budget.take(entry.rows, entry.bytes):
+        if charged and (bound := self._budget.take(entry.rows, entry.bytes)):
             raise self._full("this server", bound)
         with self._executors.lock:
             late = self._comes_late(entry, now_ns)
@@ -101,7 +101,8 @@ class Batcher:
             if not (late or bound or self._queue.awaits(entry)):
                 self._executors.notify()
         if late or bound:
-            self.release(entry)
+            if charged:
+                self.release(entry)
             raise self._late(request) if late else self._full(f"the queue of model '{request.model}'", bound)
         if self._policy.preserve_ordering:
             self._order[entry] = None

@@ -6,11 +6,14 @@ It speaks callbacks, not futures, so that any edge can call it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
+from turnout.core.assignment import Assignment
 from turnout.core.batching import Entry
 from turnout.core.buckets import BASIS_POINTS
 from turnout.core.errors import Reason, ServingError
-from turnout.core.routing import Assignment, Route
+from turnout.core.routing import Route
 from turnout.core.tensors import InferenceRequest, InferenceResponse, TensorSpec
 from turnout.runtime.account import OUTCOME_OF, Outcome
 from turnout.runtime.fleet import Fleet, Lease, Model
@@ -24,6 +27,13 @@ OnDone = Callable[[InferenceResponse | ServingError], None]
 _SPARED = frozenset({Reason.EXECUTION_FAILED, Reason.QUEUE_FULL, Reason.NOT_READY})
 
 
+class Shadow(Protocol):
+    """Who is shown requests of models that have shadow rules, each with its answer, after that was given."""
+
+    def offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
+        """Never blocks, never raises."""
+
+
 class Dispatcher:
     """Routes requests to slots.
 
@@ -31,11 +41,20 @@ class Dispatcher:
         draw: chance: an integer in [0, n) for n, such as `random.Random().randrange`.
         fallback: whether the stable slot answers a routed request that another slot failed, once, as long as its
             deadline allows. The failure counts against the slot that failed.
+        shadow: None: nothing is shadowed, whatever rules say.
     """
 
-    def __init__(self, fleet: Fleet, clock_ns: ClockNs, draw: Callable[[int], int], fallback: bool = False) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        clock_ns: ClockNs,
+        draw: Callable[[int], int],
+        fallback: bool = False,
+        shadow: Shadow | None = None,
+    ) -> None:
         self._fleet = fleet
         self._fallback = fallback
+        self._shadow = shadow
         self._clock_ns = clock_ns
         self._draw = draw
 
@@ -63,6 +82,8 @@ class Dispatcher:
         model = self._fleet.model(request.model)
         lease = model.lease(request, self._draw(BASIS_POINTS))
         ticket = Ticket(request, lease, on_done, self._clock_ns, model if self._fallback else None)
+        if model.route is not None and model.route.shadows and not lease.pinned and self._shadow is not None:
+            ticket.shadow = partial(self._shadow.offer, model)
         ticket.submit()
         return ticket
 
@@ -70,7 +91,18 @@ class Dispatcher:
 class Ticket:
     """One request on its way: holds the lease, and closes it exactly once."""
 
-    __slots__ = ("_clock_ns", "_entry", "_lease", "_on_done", "_open", "_spare", "_started_ns", "_wanted", "request")
+    __slots__ = (
+        "_clock_ns",
+        "_entry",
+        "_lease",
+        "_on_done",
+        "_open",
+        "_spare",
+        "_started_ns",
+        "_wanted",
+        "request",
+        "shadow",
+    )
 
     def __init__(
         self, request: InferenceRequest, lease: Lease, on_done: OnDone, clock_ns: ClockNs, spare: Model | None
@@ -84,6 +116,7 @@ class Ticket:
         self._open = True  # the lease is held
         self._wanted = True  # someone waits for the answer
         self._spare = spare  # whose stable slot may answer instead
+        self.shadow: Callable[[InferenceRequest, Lease, Answer | ServingError], None] | None = None
 
     def submit(self) -> None:
         try:
@@ -109,6 +142,8 @@ class Ticket:
             return
         if self._wanted:
             self._on_done(outcome if isinstance(outcome, ServingError) else self._response(outcome))
+            if self.shadow is not None:
+                self.shadow(self.request, self._lease, outcome)
 
     def cancel(self) -> None:
         """The client has left. Queued: dropped now. Running: the batch goes on, the answer is dropped, and the lease

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from turnout.core.assignment import Choice
 from turnout.core.errors import Reason, ServingError
-from turnout.core.routing import Choice, Route
+from turnout.core.routing import Route
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, Signature
 from turnout.runtime.slot import Cargo, Slot

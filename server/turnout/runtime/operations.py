@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from turnout.core.commands import Load, Rollback, Swap, Unload, Withdraw
+from turnout.core.commands import Load, Rollback, SetShadow, Swap, Unload, Withdraw
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.filling import free_slot
 from turnout.core.gates import Gate, GateResult, Verdict
+from turnout.core.shadow_rules import ShadowLimits, ShadowRule, check_outputs
 from turnout.core.slots import SlotState
 from turnout.core.traffic import Traffic
 from turnout.runtime.controller import Controller, Desk
@@ -42,6 +43,7 @@ class Operations:
     revisions: Revisions
     offload: Offload
     demands: Demands
+    shadow_limits: ShadowLimits
 
     async def load(
         self, model: str, command: Load, wanted: Wanted, ask: Ask, wait: bool, allow_signature_change: bool = False
@@ -105,6 +107,14 @@ class Operations:
         await self.load(model, Load(name, previous.revision), wanted, again, wait=True, allow_signature_change=True)
         if not ask.validate_only:
             await self.controller.roll_back(model, Rollback(name), again)
+
+    async def set_shadow(self, model: str, rule: ShadowRule, ask: Ask) -> None:
+        """Zeroes among the rule's bounds stand for the server's own."""
+        bounded = self.shadow_limits.bounded(rule)
+        slot = self.controller.desk(model).model.slots.get(rule.slot)
+        if slot is not None and slot.cargo is not None:
+            check_outputs(bounded, slot.cargo.spec.signature)
+        await self.controller.change(model, SetShadow(bounded), ask)
 
     async def load_newest(self, model: str, bake_ns: int, ask: Ask) -> None:
         """The newest version into a free slot, then all traffic to it; nothing where it has the traffic already."""

@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from turnout.core.batching import Decision
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec
+from turnout.core.records import Compared, ShadowReport
+from turnout.core.sampling import Export
 from turnout.core.slots import SlotState
 from turnout.core.snapshot import Line, Remembered
 from turnout.core.tensors import Signature, Tensors
@@ -187,6 +189,26 @@ class EventLog(Protocol):
         attributes: Mapping[str, str | int | float | bool],
         trace: TraceContext | None = None,
     ) -> None: ...
+
+
+class ComparisonSink(Protocol):
+    """Told of shadowing. Must not block or raise."""
+
+    def compared(self, told: Export[Compared]) -> None:
+        """A pair that was chosen to be told."""
+
+    def summarised(self, report: ShadowReport) -> None:
+        """A window of a rule is over."""
+
+
+class PairStore(Protocol):
+    """Keeps the tensors of pairs. Must not block or raise."""
+
+    def keep(self, told: Export[Compared]) -> str:
+        """Where they can be found, by and by; "": they are not kept."""
+
+    async def stop(self) -> None:
+        """Wait for what is being written; forget what is not."""
 
 
 class JournalError(Exception):

@@ -56,7 +56,8 @@ class Recovery:
         return notes
 
     async def _open(self, model: Model, source: ModelSource) -> None:
-        """A model that the journal does not know: as a server without a journal starts it."""
+        """A model that the journal does not know: as a server without a journal starts it. One that cannot serve at all
+        is not journaled: mended files are found at the next start."""
         await self.controller.works.opener.open_model(model, source)
         now_ns = self.controller.now_ns()
         state = Traffic(model.name, route=model.route)
@@ -68,7 +69,7 @@ class Recovery:
         ]
         if model.route is not None:
             changes.append(Change("route", "", described(model.route), "start", 1))
-        if changes:
+        if model.ready_slots():
             await self.controller.ledger.write(state, lines_of(model.name, changes, SERVER, self.controller.now_ns()))
         self.controller.adopt(model, state)
 

@@ -182,6 +182,7 @@ def _health(
         if state is not SlotState.READY and traffic.weight_bp(record.name)
     ]
     lost = traffic.held and traffic.ready(traffic.held) is None
+    idle = _idle_shadows(traffic)
     why = [
         *filter(None, (trouble, model.problem)),
         *broken,
@@ -190,9 +191,20 @@ def _health(
         *(["it has READY slots and no traffic: swap to one"] if _idle(traffic) else []),
     ]
     if why:
-        return Health.DEGRADED, "; ".join(why)
+        return Health.DEGRADED, "; ".join(why + idle)
     busy = any(state in (SlotState.LOADING, SlotState.WARMING, SlotState.DRAINING) for _, state in slots)
-    return (Health.PROGRESSING if busy or traffic.held else Health.HEALTHY), ""
+    return (Health.PROGRESSING if busy or traffic.held else Health.HEALTHY), "; ".join(idle)
+
+
+def _idle_shadows(traffic: Traffic) -> list[str]:
+    """No client notices, so the model is none the worse for it."""
+    rules = traffic.route.shadows if traffic.route is not None else ()
+    records = [traffic.slots[rule.slot] for rule in rules if traffic.ready(rule.slot) is None]
+    return [
+        f"the shadow rule of slot '{record.name}' is idle: the slot is {record.state.value}"
+        + (f": {record.message}" if record.message else "")
+        for record in records
+    ]
 
 
 def _unserved_pins(traffic: Traffic) -> list[str]:

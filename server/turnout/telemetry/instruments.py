@@ -19,6 +19,8 @@ class Kind(Enum):
 
 
 SECONDS = tuple(ns / 1e9 for ns in BOUNDS_NS)
+DISTANCES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 100.0)
+RATIOS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
@@ -60,6 +62,14 @@ PINNED = "turnout.pinned"  # whether the request said who shall answer
 STAGE = "turnout.stage"  # queue compute_input compute_infer compute_output
 STATE = "turnout.slot.state"
 WEIGHT_KIND = "turnout.weight.kind"  # desired actual
+LIVE_REVISION = "turnout.live.revision"
+SHADOW_REVISION = "turnout.shadow.revision"
+COMPARISON_KIND = "turnout.comparison.kind"  # shadow noise
+COMPARISON_RESULT = "turnout.comparison.result"  # match near_tie mismatch shape live_error shadow_error both_error
+OUTPUT = "turnout.output.name"  # _OTHER: beyond the first 8 of a revision
+DISTANCE_METRIC = "turnout.distance.metric"  # max_abs max_rel js cosine
+# queue_full budget payload_too_large deadline overload not_ready classified
+DROP_REASON = "turnout.drop.reason"
 REASON = "turnout.reason"  # invalid_request not_found not_ready queue_full deadline_exceeded unsupported ...
 CHANGE = "turnout.change"  # swap weights rollback
 HEALTH = "turnout.health"  # HEALTHY PROGRESSING DEGRADED
@@ -168,6 +178,50 @@ RPC_DURATION = Instrument(
 CALL_ACTIVE = Instrument("turnout.call.active", Kind.GAUGE, "{call}", "Inference calls and streams under way.")
 ANSWER_UNREAD = Instrument("turnout.answer.unread", Kind.GAUGE, "By", "Answers that clients have not read yet.")
 SERVER_READY = Instrument("turnout.server.ready", Kind.GAUGE, "{server}", "1 while /readyz says so, else 0.")
+SHADOW_COMPARISONS = Instrument(
+    "turnout.shadow.comparisons",
+    Kind.COUNTER,
+    "{comparison}",
+    "Pairs of answers that were compared.",
+    (MODEL, LIVE_REVISION, SHADOW_REVISION, COMPARISON_KIND, COMPARISON_RESULT),
+)
+SHADOW_DISTANCE = Instrument(
+    "turnout.shadow.output.distance",
+    Kind.HISTOGRAM,
+    "1",
+    "How far an output of the shadow is from the live one, by each metric that makes sense for it.",
+    (MODEL, SHADOW_REVISION, OUTPUT, DISTANCE_METRIC),
+    DISTANCES,
+)
+SHADOW_DURATION = Instrument(
+    "turnout.shadow.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "What a copy took in the shadow slot, in its queue and in its batch.",
+    (MODEL, SHADOW_REVISION),
+    SECONDS,
+)
+SHADOW_RATIO = Instrument(
+    "turnout.shadow.duration.ratio",
+    Kind.HISTOGRAM,
+    "1",
+    "That over what the live answer took.",
+    (MODEL, SHADOW_REVISION),
+    RATIOS,
+)
+SHADOW_DROPPED = Instrument(
+    "turnout.shadow.dropped",
+    Kind.COUNTER,
+    "{request}",
+    "Copies that were not compared.",
+    (MODEL, SHADOW_REVISION, DROP_REASON),
+)
+SHADOW_QUEUE_USAGE = Instrument(
+    "turnout.shadow.queue.usage", Kind.GAUGE, "{request}", "Copies on their way.", (MODEL, SHADOW_REVISION)
+)
+SHADOW_QUEUE_LIMIT = Instrument(
+    "turnout.shadow.queue.limit", Kind.GAUGE, "{request}", "Copies that may be on their way.", (MODEL, SHADOW_REVISION)
+)
 LOOP_LAG = Instrument(
     "turnout.loop.lag", Kind.HISTOGRAM, "s", "How late the event loop was for a timer, ten times a second.", (), SECONDS
 )
@@ -216,6 +270,13 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     SWAP_DURATION,
     JOURNAL_FAILURES,
     SERVER_READY,
+    SHADOW_COMPARISONS,
+    SHADOW_DISTANCE,
+    SHADOW_DURATION,
+    SHADOW_RATIO,
+    SHADOW_DROPPED,
+    SHADOW_QUEUE_USAGE,
+    SHADOW_QUEUE_LIMIT,
     LOOP_LAG,
     LOOP_LAG_MAX,
     CPU_TIME,

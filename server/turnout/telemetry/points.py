@@ -171,7 +171,7 @@ class Points:
         """The last traced request of each bucket; where only what came is told, of what came."""
         after_ns = self._before_ns if self._form.delta else 0
         return [
-            Exemplar({}, each.duration_ns * point.nanoseconds, ended_ns, each.trace.span_id, each.trace.trace_id)
+            Exemplar({}, each.duration_ns * point.part, ended_ns, each.trace.span_id, each.trace.trace_id)
             for each in point.exemplars
             if (ended_ns := time_of_day_ns(each.ended_ns)) >= after_ns
         ]

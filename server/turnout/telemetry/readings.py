@@ -41,23 +41,23 @@ class Distribution:
     """Of a histogram: how often each value came, and the sum of all in the instrument's unit.
 
     Attributes:
-        seen: in the instrument's unit and in order; or a sketch of nanoseconds, which is put in order only when it is
+        seen: in the instrument's unit and in order; or a sketch of parts of it, which is put in order only when it is
             asked for, away from the loop thread.
         exemplars: traced requests among them.
-        nanoseconds: one of them in the instrument's unit.
+        part: one of a sketch, in the instrument's unit; by default it is of nanoseconds.
     """
 
     attributes: Attributes
     seen: tuple[tuple[float, int], ...] | Sketch
     total: float
     exemplars: tuple[Exemplar, ...] = ()
-    nanoseconds: float = _NS
+    part: float = _NS
 
     @property
     def counts(self) -> tuple[tuple[float, int], ...]:
         """Values in the instrument's unit and in order, and how often they came."""
         if isinstance(self.seen, Sketch):
-            return tuple((ns * self.nanoseconds, count) for ns, count in self.seen.counts())
+            return tuple((each * self.part, count) for each, count in self.seen.counts())
         return self.seen
 
     def buckets(self, bounds: Iterable[float]) -> list[int]:

@@ -24,8 +24,8 @@ from opentelemetry.trace import (
 from opentelemetry.trace.span import TraceState
 
 from turnout import __version__
+from turnout.core.assignment import Assignment, Choice
 from turnout.core.errors import ServingError
-from turnout.core.routing import Assignment, Choice
 from turnout.core.tensors import InferenceResponse, Timings
 from turnout.core.tracing import Allowance, Draw, Sampling, TraceContext, captured, child, root
 from turnout.runtime.ports import ClockNs

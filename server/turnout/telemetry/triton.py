@@ -103,7 +103,7 @@ class TritonReadings:
             for tally in done:
                 sketch = sketch.merged(tally.durations)
             total_ms = sum(tally.duration_ns for tally in done) * _MS
-            responses.append(Distribution(key, sketch, total_ms, nanoseconds=_MS))
+            responses.append(Distribution(key, sketch, total_ms, part=_MS))
         values[PENDING] = [Value(key, rows) for key, rows in self._queued().items()]
         for instrument in TRITON_INSTRUMENTS[:-1]:
             yield Reading(instrument, tuple(values[instrument]))

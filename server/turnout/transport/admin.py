@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from turnout.core.commands import Swap, Unload
+from turnout.core.commands import ClearShadow, Swap, Unload
 from turnout.core.errors import ControlError, Refusal
 from turnout.runtime.controller import Controller
 from turnout.runtime.events import Events
@@ -16,6 +16,7 @@ from turnout.runtime.operations import Operations
 from turnout.runtime.requests import Ask, Requests
 from turnout.runtime.views import Event, ReplaceCost
 from turnout.transport import admin_codec as codec
+from turnout.transport.shadow_codec import read_rule
 from turnout.transport.status import Context
 from turnout_wire.gen import slots_pb2 as pb
 
@@ -51,6 +52,8 @@ class SlotHandlers:
             "SwapSlots": self._swap,
             "RollbackModel": self._roll_back,
             "SetWeights": self._set_weights,
+            "SetShadow": self._set_shadow,
+            "ClearShadow": self._clear_shadow,
             "GetModel": self._get,
             "ListModels": self._list,
             "WatchModel": self._watch,
@@ -110,6 +113,20 @@ class SlotHandlers:
         command = codec.read_weights(request)
         change = self._controller.change
         return await self._once(ask, lambda: change(request.model, command, ask), request.model, pb.SetWeightsResponse)
+
+    async def _set_shadow(self, raw: bytes, context: Context) -> bytes:
+        request = pb.SetShadowRequest.FromString(raw)
+        ask = codec.ask_of(request, request.mutation, actor_of(context))
+        rule = read_rule(request)
+        set_shadow = self._operations.set_shadow
+        return await self._once(ask, lambda: set_shadow(request.model, rule, ask), request.model, pb.SetShadowResponse)
+
+    async def _clear_shadow(self, raw: bytes, context: Context) -> bytes:
+        request = pb.ClearShadowRequest.FromString(raw)
+        ask = codec.ask_of(request, request.mutation, actor_of(context))
+        command = ClearShadow(request.slot)
+        change = self._controller.change
+        return await self._once(ask, lambda: change(request.model, command, ask), request.model, pb.ClearShadowResponse)
 
     async def _once(
         self, ask: Ask, work: Callable[[], Awaitable[object]], model: str, response: Any, urgent: bool = False

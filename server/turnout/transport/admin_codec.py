@@ -17,6 +17,7 @@ from turnout.core.snapshot import Line
 from turnout.runtime.operations import Wanted
 from turnout.runtime.requests import Ask
 from turnout.runtime.views import CountsView, ModelView, ReplaceCost, SlotView
+from turnout.transport.shadow_codec import shadow_rule
 from turnout_wire.gen import slots_pb2 as pb
 
 REASON_CHARACTERS_MAX = 1024
@@ -117,19 +118,19 @@ def model(view: ModelView) -> pb.Model:
             pb.ObservedWeight(slot=slot, weight_bp=wanted, actual_bp=actual, requests=count)
             for slot, wanted, actual, count in view.actual
         ],
-        read_time=_time(view.read_ns),
+        read_time=as_time(view.read_ns),
     )
     if traffic.route is not None:
         message.route.CopyFrom(_route(traffic.route))
     if traffic.bake_until_ns:
-        message.bake_until.CopyFrom(_time(traffic.bake_until_ns))
+        message.bake_until.CopyFrom(as_time(traffic.bake_until_ns))
     return message
 
 
 def transition(line: Line) -> pb.Transition:
     return pb.Transition(
         seq=line.seq,
-        time=_time(line.time_ns),
+        time=as_time(line.time_ns),
         model=line.model,
         object=line.object,
         from_state=line.from_state,
@@ -146,7 +147,7 @@ def replace_cost(cost: ReplaceCost) -> pb.ReplaceCost:
     return pb.ReplaceCost(
         share_bp=cost.share_bp,
         leases=cost.leases,
-        last_load=_duration(cost.opening_ns),
+        last_load=as_duration(cost.opening_ns),
         memory_bytes=cost.memory_bytes,
     )
 
@@ -157,6 +158,7 @@ def _route(route: Route) -> pb.Route:
         etag=str(route.generation),
         weights=[pb.SlotWeight(slot=slot, weight_bp=weight) for slot, weight in route.weights.items()],
         pins=[pb.Pin(metadata_key=pin.metadata, value=pin.value, slot=pin.slot) for pin in route.pins],
+        shadows=[shadow_rule(rule) for rule in route.shadows],
         intervals=[pb.Interval(start_bp=i.start_bp, end_bp=i.end_bp, slot=i.target.slot) for i in route.intervals],
     )
     sticky = route.sticky
@@ -176,7 +178,7 @@ def _slot(view: SlotView) -> pb.SlotStatus:
         state=f"SLOT_STATE_{view.state.value}",
         memory_bytes=view.memory_bytes,
         leases=view.leases,
-        state_time=_time(record.since_ns),
+        state_time=as_time(record.since_ns),
         message=view.message,
         etag=str(record.etag),
         gates=[_gate(result) for result in view.gates],
@@ -188,9 +190,8 @@ def _slot(view: SlotView) -> pb.SlotStatus:
         held=view.held,
     )
     if record.revision is not None:
-        revision = record.revision
-        message.revision.CopyFrom(pb.Revision(model=revision.model, version=revision.version, variant=revision.variant))
-        message.digest = revision.digest
+        message.revision.CopyFrom(as_revision(record.revision))
+        message.digest = record.revision.digest
     return message
 
 
@@ -214,16 +215,20 @@ def _counts(view: CountsView) -> pb.Counts:
         cancelled=view.cancelled,
     )
     if view.p50_ns is not None and view.p99_ns is not None:
-        message.latency_p50.CopyFrom(_duration(round(view.p50_ns)))
-        message.latency_p99.CopyFrom(_duration(round(view.p99_ns)))
+        message.latency_p50.CopyFrom(as_duration(round(view.p50_ns)))
+        message.latency_p99.CopyFrom(as_duration(round(view.p99_ns)))
     return message
 
 
-def _time(time_ns: int) -> Timestamp:
+def as_revision(revision: Revision) -> pb.Revision:
+    return pb.Revision(model=revision.model, version=revision.version, variant=revision.variant)
+
+
+def as_time(time_ns: int) -> Timestamp:
     return Timestamp(seconds=time_ns // 10**9, nanos=time_ns % 10**9)
 
 
-def _duration(ns: int) -> Duration:
+def as_duration(ns: int) -> Duration:
     return Duration(seconds=ns // 10**9, nanos=ns % 10**9)
 
 

@@ -1,4 +1,4 @@
-"""The gRPC server of the admin plane, on a port of its own: SlotService and reflection."""
+"""The gRPC server of the admin plane, on a port of its own: SlotService, FeedbackService and reflection."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from turnout.runtime.counts import Counts
 from turnout.runtime.ports import Observer
 from turnout.transport.admin import SlotHandlers
 from turnout.transport.admin_status import Handler, guarded_admin
+from turnout.transport.comparisons import ComparisonHandlers
 from turnout.transport.counting import counted
 from turnout.transport.reflection import REFLECTION_PATH, Reflection
 from turnout.transport.server import Paths, PortInUse, listen_address
 from turnout.transport.status import Context, guarded_stream
-from turnout_wire.admin import METHODS, SERVICE
+from turnout_wire.admin import FEEDBACK_METHODS, FEEDBACK_SERVICE, METHODS, SERVICE
 from turnout_wire.descriptors import ADMIN_SET
 
 _MESSAGE_BYTES_MAX = 1 << 20  # the largest request is a list of weights and pins
@@ -27,7 +28,9 @@ _STREAMS_MAX = 128  # watches and reflection, which stay: they must leave room f
 class AdminServer:
     """Listens on one port."""
 
-    def __init__(self, slots: SlotHandlers, observer: Observer, counts: Counts) -> None:
+    def __init__(
+        self, slots: SlotHandlers, comparisons: ComparisonHandlers, observer: Observer, counts: Counts
+    ) -> None:
         self._streams = _Streams()
         self._server = grpc.aio.server(
             options=[
@@ -38,15 +41,17 @@ class AdminServer:
             maximum_concurrent_rpcs=_CALLS_MAX,
         )
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
-        for name, handler in slots.handlers().items():
-            method = METHODS[name]
+        served = {**slots.handlers(), "WatchComparisons": comparisons.watch, "RecordFeedback": comparisons.record}
+        for name, handler in served.items():
+            method = (METHODS | FEEDBACK_METHODS)[name]
             guarded = guarded_admin(name, handler, observer)
             if method.stream:
                 stream = counted(method.path, self._streams.bounded(guarded), counts)
                 handlers[method.path] = grpc.unary_stream_rpc_method_handler(stream)
             else:
                 handlers[method.path] = grpc.unary_unary_rpc_method_handler(counted(method.path, guarded, counts))
-        reflect = guarded_stream("ServerReflectionInfo", Reflection(SERVICE, ADMIN_SET).stream, observer)
+        reflection = Reflection((SERVICE, FEEDBACK_SERVICE), ADMIN_SET)
+        reflect = guarded_stream("ServerReflectionInfo", reflection.stream, observer)
         bounded = counted(REFLECTION_PATH, self._streams.bounded(reflect), counts)
         handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(bounded)
         self._server.add_generic_rpc_handlers((Paths(handlers),))

@@ -20,8 +20,8 @@ REFLECTION_PATH = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
 class Reflection:
     """Says which services there are, and their files, under public names: by default those of the data plane."""
 
-    def __init__(self, service: str = SERVICE, public_set: str = PUBLIC_SET) -> None:
-        names = (service, *((HEALTH_SERVICE,) if service == SERVICE else ()), reflection.SERVICE_NAME)
+    def __init__(self, services: tuple[str, ...] = (SERVICE, HEALTH_SERVICE), public_set: str = PUBLIC_SET) -> None:
+        names = (*services, reflection.SERVICE_NAME)
         more = (health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
         pool = public_pool(*more, public_set=public_set)
         self._servicer = reflection.aio.ReflectionServicer(names, pool=pool)

@@ -30,6 +30,16 @@ class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERDICT_INCONCLUSIVE: _ClassVar[Verdict]
     VERDICT_ERROR: _ClassVar[Verdict]
 
+class ComparisonMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPARISON_METHOD_UNSPECIFIED: _ClassVar[ComparisonMethod]
+    COMPARISON_METHOD_EXACT: _ClassVar[ComparisonMethod]
+    COMPARISON_METHOD_ALLCLOSE: _ClassVar[ComparisonMethod]
+    COMPARISON_METHOD_ARGMAX: _ClassVar[ComparisonMethod]
+    COMPARISON_METHOD_TOPK: _ClassVar[ComparisonMethod]
+    COMPARISON_METHOD_COSINE: _ClassVar[ComparisonMethod]
+    COMPARISON_METHOD_JS: _ClassVar[ComparisonMethod]
+
 class Health(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     HEALTH_UNSPECIFIED: _ClassVar[Health]
@@ -45,6 +55,31 @@ class ModelEventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_EVENT_TYPE_SYNCED: _ClassVar[ModelEventType]
     MODEL_EVENT_TYPE_SLOT: _ClassVar[ModelEventType]
     MODEL_EVENT_TYPE_ROUTE: _ClassVar[ModelEventType]
+
+class ComparisonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPARISON_KIND_UNSPECIFIED: _ClassVar[ComparisonKind]
+    COMPARISON_KIND_SHADOW: _ClassVar[ComparisonKind]
+    COMPARISON_KIND_NOISE: _ClassVar[ComparisonKind]
+    COMPARISON_KIND_GOLDEN: _ClassVar[ComparisonKind]
+
+class ComparisonResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPARISON_RESULT_UNSPECIFIED: _ClassVar[ComparisonResult]
+    COMPARISON_RESULT_MATCH: _ClassVar[ComparisonResult]
+    COMPARISON_RESULT_MISMATCH: _ClassVar[ComparisonResult]
+    COMPARISON_RESULT_NEAR_TIE: _ClassVar[ComparisonResult]
+    COMPARISON_RESULT_SHAPE: _ClassVar[ComparisonResult]
+    COMPARISON_RESULT_LIVE_ERROR: _ClassVar[ComparisonResult]
+    COMPARISON_RESULT_SHADOW_ERROR: _ClassVar[ComparisonResult]
+    COMPARISON_RESULT_BOTH_ERROR: _ClassVar[ComparisonResult]
+
+class SamplingRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SAMPLING_RULE_UNSPECIFIED: _ClassVar[SamplingRule]
+    SAMPLING_RULE_MISMATCH: _ClassVar[SamplingRule]
+    SAMPLING_RULE_MATCH_SAMPLE: _ClassVar[SamplingRule]
+    SAMPLING_RULE_TOP_DISTANCE: _ClassVar[SamplingRule]
 SLOT_STATE_UNSPECIFIED: SlotState
 SLOT_STATE_EMPTY: SlotState
 SLOT_STATE_LOADING: SlotState
@@ -58,6 +93,13 @@ VERDICT_PASS: Verdict
 VERDICT_FAIL: Verdict
 VERDICT_INCONCLUSIVE: Verdict
 VERDICT_ERROR: Verdict
+COMPARISON_METHOD_UNSPECIFIED: ComparisonMethod
+COMPARISON_METHOD_EXACT: ComparisonMethod
+COMPARISON_METHOD_ALLCLOSE: ComparisonMethod
+COMPARISON_METHOD_ARGMAX: ComparisonMethod
+COMPARISON_METHOD_TOPK: ComparisonMethod
+COMPARISON_METHOD_COSINE: ComparisonMethod
+COMPARISON_METHOD_JS: ComparisonMethod
 HEALTH_UNSPECIFIED: Health
 HEALTH_HEALTHY: Health
 HEALTH_PROGRESSING: Health
@@ -68,6 +110,22 @@ MODEL_EVENT_TYPE_INITIAL: ModelEventType
 MODEL_EVENT_TYPE_SYNCED: ModelEventType
 MODEL_EVENT_TYPE_SLOT: ModelEventType
 MODEL_EVENT_TYPE_ROUTE: ModelEventType
+COMPARISON_KIND_UNSPECIFIED: ComparisonKind
+COMPARISON_KIND_SHADOW: ComparisonKind
+COMPARISON_KIND_NOISE: ComparisonKind
+COMPARISON_KIND_GOLDEN: ComparisonKind
+COMPARISON_RESULT_UNSPECIFIED: ComparisonResult
+COMPARISON_RESULT_MATCH: ComparisonResult
+COMPARISON_RESULT_MISMATCH: ComparisonResult
+COMPARISON_RESULT_NEAR_TIE: ComparisonResult
+COMPARISON_RESULT_SHAPE: ComparisonResult
+COMPARISON_RESULT_LIVE_ERROR: ComparisonResult
+COMPARISON_RESULT_SHADOW_ERROR: ComparisonResult
+COMPARISON_RESULT_BOTH_ERROR: ComparisonResult
+SAMPLING_RULE_UNSPECIFIED: SamplingRule
+SAMPLING_RULE_MISMATCH: SamplingRule
+SAMPLING_RULE_MATCH_SAMPLE: SamplingRule
+SAMPLING_RULE_TOP_DISTANCE: SamplingRule
 
 class Mutation(_message.Message):
     __slots__ = ("etag", "request_id", "validate_only", "reason")
@@ -162,20 +220,22 @@ class GateResult(_message.Message):
     def __init__(self, gate: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., observed: _Optional[float] = ..., limit: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("generation", "weights", "sticky_key", "pins", "etag", "intervals")
+    __slots__ = ("generation", "weights", "sticky_key", "pins", "shadows", "etag", "intervals")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     STICKY_KEY_FIELD_NUMBER: _ClassVar[int]
     PINS_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     INTERVALS_FIELD_NUMBER: _ClassVar[int]
     generation: int
     weights: _containers.RepeatedCompositeFieldContainer[SlotWeight]
     sticky_key: StickyKey
     pins: _containers.RepeatedCompositeFieldContainer[Pin]
+    shadows: _containers.RepeatedCompositeFieldContainer[ShadowRule]
     etag: str
     intervals: _containers.RepeatedCompositeFieldContainer[Interval]
-    def __init__(self, generation: _Optional[int] = ..., weights: _Optional[_Iterable[_Union[SlotWeight, _Mapping]]] = ..., sticky_key: _Optional[_Union[StickyKey, _Mapping]] = ..., pins: _Optional[_Iterable[_Union[Pin, _Mapping]]] = ..., etag: _Optional[str] = ..., intervals: _Optional[_Iterable[_Union[Interval, _Mapping]]] = ...) -> None: ...
+    def __init__(self, generation: _Optional[int] = ..., weights: _Optional[_Iterable[_Union[SlotWeight, _Mapping]]] = ..., sticky_key: _Optional[_Union[StickyKey, _Mapping]] = ..., pins: _Optional[_Iterable[_Union[Pin, _Mapping]]] = ..., shadows: _Optional[_Iterable[_Union[ShadowRule, _Mapping]]] = ..., etag: _Optional[str] = ..., intervals: _Optional[_Iterable[_Union[Interval, _Mapping]]] = ...) -> None: ...
 
 class SlotWeight(_message.Message):
     __slots__ = ("slot", "weight_bp")
@@ -214,6 +274,44 @@ class Pin(_message.Message):
     value: str
     slot: str
     def __init__(self, metadata_key: _Optional[str] = ..., value: _Optional[str] = ..., slot: _Optional[str] = ...) -> None: ...
+
+class ShadowRule(_message.Message):
+    __slots__ = ("slot", "sample_bp", "salt", "comparators", "queue_max", "bytes_max", "deadline", "noise_bp")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_BP_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    COMPARATORS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_MAX_FIELD_NUMBER: _ClassVar[int]
+    BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    NOISE_BP_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    sample_bp: int
+    salt: str
+    comparators: _containers.RepeatedCompositeFieldContainer[Comparator]
+    queue_max: int
+    bytes_max: int
+    deadline: _duration_pb2.Duration
+    noise_bp: int
+    def __init__(self, slot: _Optional[str] = ..., sample_bp: _Optional[int] = ..., salt: _Optional[str] = ..., comparators: _Optional[_Iterable[_Union[Comparator, _Mapping]]] = ..., queue_max: _Optional[int] = ..., bytes_max: _Optional[int] = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., noise_bp: _Optional[int] = ...) -> None: ...
+
+class Comparator(_message.Message):
+    __slots__ = ("output", "method", "atol", "rtol", "threshold", "k", "near_tie")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    ATOL_FIELD_NUMBER: _ClassVar[int]
+    RTOL_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    NEAR_TIE_FIELD_NUMBER: _ClassVar[int]
+    output: str
+    method: ComparisonMethod
+    atol: float
+    rtol: float
+    threshold: float
+    k: int
+    near_tie: float
+    def __init__(self, output: _Optional[str] = ..., method: _Optional[_Union[ComparisonMethod, str]] = ..., atol: _Optional[float] = ..., rtol: _Optional[float] = ..., threshold: _Optional[float] = ..., k: _Optional[int] = ..., near_tie: _Optional[float] = ...) -> None: ...
 
 class ObservedWeight(_message.Message):
     __slots__ = ("slot", "weight_bp", "actual_bp", "requests")
@@ -415,6 +513,38 @@ class SetWeightsResponse(_message.Message):
     model: Model
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
+class SetShadowRequest(_message.Message):
+    __slots__ = ("model", "rule", "mutation")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    MUTATION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    rule: ShadowRule
+    mutation: Mutation
+    def __init__(self, model: _Optional[str] = ..., rule: _Optional[_Union[ShadowRule, _Mapping]] = ..., mutation: _Optional[_Union[Mutation, _Mapping]] = ...) -> None: ...
+
+class SetShadowResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class ClearShadowRequest(_message.Message):
+    __slots__ = ("model", "slot", "mutation")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    MUTATION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    slot: str
+    mutation: Mutation
+    def __init__(self, model: _Optional[str] = ..., slot: _Optional[str] = ..., mutation: _Optional[_Union[Mutation, _Mapping]] = ...) -> None: ...
+
+class ClearShadowResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -474,3 +604,212 @@ class ListTransitionsResponse(_message.Message):
     transitions: _containers.RepeatedCompositeFieldContainer[Transition]
     next_page_token: str
     def __init__(self, transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class WatchComparisonsRequest(_message.Message):
+    __slots__ = ("model", "slot")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    slot: str
+    def __init__(self, model: _Optional[str] = ..., slot: _Optional[str] = ...) -> None: ...
+
+class ComparisonEvent(_message.Message):
+    __slots__ = ("comparison", "summary")
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    comparison: Comparison
+    summary: ShadowSummary
+    def __init__(self, comparison: _Optional[_Union[Comparison, _Mapping]] = ..., summary: _Optional[_Union[ShadowSummary, _Mapping]] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("model", "time", "kind", "result", "live_revision", "shadow_revision", "live_slot", "shadow_slot", "rollout_name", "route_generation", "inference_id", "shadow_trace_id", "shadow_span_id", "method", "atol", "rtol", "threshold", "distance", "output_name", "output_index", "mismatch_count", "element_count", "live_argmax", "shadow_argmax", "live_margin", "live_batch_size", "shadow_batch_size", "live_duration", "shadow_duration", "shadow_queue_duration", "request_digest", "payload_ref", "sampling_probability", "sampling_rule", "error_type", "rpc_status_code")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_REVISION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_SLOT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SLOT_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_NAME_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    INFERENCE_ID_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    ATOL_FIELD_NUMBER: _ClassVar[int]
+    RTOL_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_NAME_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    MISMATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ELEMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_ARGMAX_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_ARGMAX_FIELD_NUMBER: _ClassVar[int]
+    LIVE_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    LIVE_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LIVE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_DURATION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_QUEUE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_REF_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_RULE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    RPC_STATUS_CODE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    time: _timestamp_pb2.Timestamp
+    kind: ComparisonKind
+    result: ComparisonResult
+    live_revision: Revision
+    shadow_revision: Revision
+    live_slot: str
+    shadow_slot: str
+    rollout_name: str
+    route_generation: int
+    inference_id: str
+    shadow_trace_id: str
+    shadow_span_id: str
+    method: ComparisonMethod
+    atol: float
+    rtol: float
+    threshold: float
+    distance: float
+    output_name: str
+    output_index: int
+    mismatch_count: int
+    element_count: int
+    live_argmax: int
+    shadow_argmax: int
+    live_margin: float
+    live_batch_size: int
+    shadow_batch_size: int
+    live_duration: _duration_pb2.Duration
+    shadow_duration: _duration_pb2.Duration
+    shadow_queue_duration: _duration_pb2.Duration
+    request_digest: str
+    payload_ref: str
+    sampling_probability: float
+    sampling_rule: SamplingRule
+    error_type: str
+    rpc_status_code: int
+    def __init__(self, model: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[ComparisonKind, str]] = ..., result: _Optional[_Union[ComparisonResult, str]] = ..., live_revision: _Optional[_Union[Revision, _Mapping]] = ..., shadow_revision: _Optional[_Union[Revision, _Mapping]] = ..., live_slot: _Optional[str] = ..., shadow_slot: _Optional[str] = ..., rollout_name: _Optional[str] = ..., route_generation: _Optional[int] = ..., inference_id: _Optional[str] = ..., shadow_trace_id: _Optional[str] = ..., shadow_span_id: _Optional[str] = ..., method: _Optional[_Union[ComparisonMethod, str]] = ..., atol: _Optional[float] = ..., rtol: _Optional[float] = ..., threshold: _Optional[float] = ..., distance: _Optional[float] = ..., output_name: _Optional[str] = ..., output_index: _Optional[int] = ..., mismatch_count: _Optional[int] = ..., element_count: _Optional[int] = ..., live_argmax: _Optional[int] = ..., shadow_argmax: _Optional[int] = ..., live_margin: _Optional[float] = ..., live_batch_size: _Optional[int] = ..., shadow_batch_size: _Optional[int] = ..., live_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shadow_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shadow_queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_digest: _Optional[str] = ..., payload_ref: _Optional[str] = ..., sampling_probability: _Optional[float] = ..., sampling_rule: _Optional[_Union[SamplingRule, str]] = ..., error_type: _Optional[str] = ..., rpc_status_code: _Optional[int] = ...) -> None: ...
+
+class ShadowSummary(_message.Message):
+    __slots__ = ("model", "live_slot", "live_revision", "shadow_slot", "shadow_revision", "window_start_time", "window_end_time", "start_time", "window", "total", "verdict", "classes", "confusions", "dropped", "worst_pairs", "latency_ratio_p50", "latency_ratio_p99", "reference")
+    class DroppedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LIVE_SLOT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SLOT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_REVISION_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_START_TIME_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_END_TIME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    CONFUSIONS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    WORST_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_RATIO_P50_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_RATIO_P99_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    live_slot: str
+    live_revision: Revision
+    shadow_slot: str
+    shadow_revision: Revision
+    window_start_time: _timestamp_pb2.Timestamp
+    window_end_time: _timestamp_pb2.Timestamp
+    start_time: _timestamp_pb2.Timestamp
+    window: Agreement
+    total: Agreement
+    verdict: Verdict
+    classes: _containers.RepeatedCompositeFieldContainer[ClassAgreement]
+    confusions: _containers.RepeatedCompositeFieldContainer[Confusion]
+    dropped: _containers.ScalarMap[str, int]
+    worst_pairs: _containers.RepeatedCompositeFieldContainer[WorstPair]
+    latency_ratio_p50: float
+    latency_ratio_p99: float
+    reference: ReferenceScore
+    def __init__(self, model: _Optional[str] = ..., live_slot: _Optional[str] = ..., live_revision: _Optional[_Union[Revision, _Mapping]] = ..., shadow_slot: _Optional[str] = ..., shadow_revision: _Optional[_Union[Revision, _Mapping]] = ..., window_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., window_end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., window: _Optional[_Union[Agreement, _Mapping]] = ..., total: _Optional[_Union[Agreement, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., classes: _Optional[_Iterable[_Union[ClassAgreement, _Mapping]]] = ..., confusions: _Optional[_Iterable[_Union[Confusion, _Mapping]]] = ..., dropped: _Optional[_Mapping[str, int]] = ..., worst_pairs: _Optional[_Iterable[_Union[WorstPair, _Mapping]]] = ..., latency_ratio_p50: _Optional[float] = ..., latency_ratio_p99: _Optional[float] = ..., reference: _Optional[_Union[ReferenceScore, _Mapping]] = ...) -> None: ...
+
+class Agreement(_message.Message):
+    __slots__ = ("pair_count", "rate", "low", "high", "noise_pair_count", "noise_rate")
+    PAIR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    NOISE_PAIR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NOISE_RATE_FIELD_NUMBER: _ClassVar[int]
+    pair_count: int
+    rate: float
+    low: float
+    high: float
+    noise_pair_count: int
+    noise_rate: float
+    def __init__(self, pair_count: _Optional[int] = ..., rate: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., noise_pair_count: _Optional[int] = ..., noise_rate: _Optional[float] = ...) -> None: ...
+
+class ClassAgreement(_message.Message):
+    __slots__ = ("output", "live_class", "row_count", "agreeing_count", "near_tie_count")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    AGREEING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NEAR_TIE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    output: str
+    live_class: str
+    row_count: int
+    agreeing_count: int
+    near_tie_count: int
+    def __init__(self, output: _Optional[str] = ..., live_class: _Optional[str] = ..., row_count: _Optional[int] = ..., agreeing_count: _Optional[int] = ..., near_tie_count: _Optional[int] = ...) -> None: ...
+
+class Confusion(_message.Message):
+    __slots__ = ("output", "live_class", "shadow_class", "count")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_CLASS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    output: str
+    live_class: str
+    shadow_class: str
+    count: int
+    def __init__(self, output: _Optional[str] = ..., live_class: _Optional[str] = ..., shadow_class: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class WorstPair(_message.Message):
+    __slots__ = ("inference_id", "output", "distance", "live_class", "shadow_class")
+    INFERENCE_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    LIVE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_CLASS_FIELD_NUMBER: _ClassVar[int]
+    inference_id: str
+    output: str
+    distance: float
+    live_class: str
+    shadow_class: str
+    def __init__(self, inference_id: _Optional[str] = ..., output: _Optional[str] = ..., distance: _Optional[float] = ..., live_class: _Optional[str] = ..., shadow_class: _Optional[str] = ...) -> None: ...
+
+class ReferenceScore(_message.Message):
+    __slots__ = ("both_right", "only_live_right", "only_shadow_right", "both_wrong", "log10_evidence")
+    BOTH_RIGHT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_LIVE_RIGHT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_SHADOW_RIGHT_FIELD_NUMBER: _ClassVar[int]
+    BOTH_WRONG_FIELD_NUMBER: _ClassVar[int]
+    LOG10_EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    both_right: int
+    only_live_right: int
+    only_shadow_right: int
+    both_wrong: int
+    log10_evidence: float
+    def __init__(self, both_right: _Optional[int] = ..., only_live_right: _Optional[int] = ..., only_shadow_right: _Optional[int] = ..., both_wrong: _Optional[int] = ..., log10_evidence: _Optional[float] = ...) -> None: ...

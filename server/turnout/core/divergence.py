@@ -1,0 +1,75 @@
+"""The comparison of one pair of answers: what its outputs, compared one by one in `core/outputs`, say together.
+
+The nouns are in `core/comparators` and `core/pairs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from turnout.core.comparators import Comparator, Method
+from turnout.core.outputs import compare_output
+from turnout.core.pairs import OutputDivergence, PairDivergence, Result
+from turnout.core.tensors import Tensors
+
+
+def compare(
+    live: Tensors | None,
+    shadow: Tensors | None,
+    comparators: Mapping[str, Sequence[Comparator]] | None = None,
+    *,
+    quantized: bool = False,
+    batched: bool = True,
+) -> PairDivergence:
+    """Compare a pair of answers, output by output of the live one; what only the shadow has is nobody's yet.
+
+    Shapes and datatypes must be equal, except that floats of different width are compared, by the tolerance of the
+    coarser. A NaN on one side is a mismatch, whatever the method; in the same place on both it is equal.
+
+    Args:
+        live, shadow: outputs by name, [rows, ...]; None: that side failed.
+        comparators: as `comparators.by_output` groups them. Of several of one output the worst decides. One that cannot
+            be used (a number's method on BYTES, a row's on a single column) gives way to what is usual.
+        quantized: the shadow is an int8 variant.
+        batched: the first dimension is rows; else a tensor of one dimension is one row.
+    """
+    if live is None or shadow is None:
+        failed = Result.BOTH_ERROR if live is shadow else Result.LIVE_ERROR if live is None else Result.SHADOW_ERROR
+        return PairDivergence(failed)
+    asked = comparators or {}
+    with np.errstate(all="ignore"):
+        outputs = [
+            compare_output(name, array, shadow.get(name), asked.get(name, ()), quantized, batched)
+            for name, array in live.items()
+        ]
+    if any(output.near_ties for output in outputs):
+        outputs = [_excused(output, outputs) for output in outputs]
+    decider = max(outputs, key=_weight, default=None)
+    return PairDivergence(decider.result if decider else Result.MATCH, tuple(outputs), decider)
+
+
+def _weight(output: OutputDivergence) -> tuple[int, float, bool]:
+    """Of equals, the one that is not EXACT says more."""
+    exact = output.comparator is not None and output.comparator.method is Method.EXACT
+    return (output.result.severity, 0.0 if exact else output.distance, not exact)
+
+
+def _excused(output: OutputDivergence, others: Iterable[OutputDivergence]) -> OutputDivergence:
+    """A label that differs only where the scores it comes from nearly tie is a near tie itself."""
+    exact = output.comparator is not None and output.comparator.method is Method.EXACT
+    if output.result is not Result.MISMATCH or not exact or not output.live_classes:
+        return output
+    labels = zip(output.live_classes, output.shadow_classes, strict=True)
+    differing = tuple(row for row, (live, shadow) in enumerate(labels) if live != shadow)
+    for scores in others:
+        if not set(differing) <= set(scores.near_ties) or len(scores.live_classes) != len(output.live_classes):
+            continue
+        # The label is the place of the largest score, or that place's entry in an ascending list of classes.
+        places = (*scores.live_classes, *scores.shadow_classes)
+        links = sorted(set(zip(places, (*output.live_classes, *output.shadow_classes), strict=True)))
+        if all(one[0] < next_[0] and one[1] < next_[1] for one, next_ in pairwise(links)):
+            return replace(output, result=Result.NEAR_TIE, mismatch_count=0, near_ties=differing)
+    return output

@@ -1,0 +1,99 @@
+"""Compares pairs of answers in a thread, a few at a time, in the order in which they came.
+
+Comparing is plain Python around numpy: it needs the interpreter that live requests need. After each pair it lets go of
+it, so that nothing live waits for longer than one comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from turnout.core.comparators import Comparator
+from turnout.core.copies import Pair
+from turnout.core.divergence import compare
+from turnout.core.pairs import PairDivergence
+from turnout.core.tensors import Tensors
+from turnout.runtime.ports import Observer, Offload
+
+_CHUNK = 32
+_QUANTIZED = "int8"  # a variant whose numbers are not to be compared digit by digit
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is to be compared, and how. `done` is called on the loop thread, with a digest of the request's inputs; with
+    None where comparing failed."""
+
+    pair: Pair
+    comparators: Mapping[str, Sequence[Comparator]]
+    batched: bool
+    done: Callable[[Pair, PairDivergence | None, str], None]
+
+
+class Comparer:
+    """Used on the loop thread only. Bounded by those who put pairs in: each holds its place in a lane until `done`."""
+
+    def __init__(self, offload: Offload, observer: Observer) -> None:
+        self._offload = offload
+        self._observer = observer
+        self._waiting: deque[Comparison] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, comparison: Comparison) -> None:
+        self._waiting.append(comparison)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """What waits is forgotten; what is being compared is waited for."""
+        self._waiting.clear()
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        while self._waiting:
+            chunk = [self._waiting.popleft() for _ in range(min(_CHUNK, len(self._waiting)))]
+            results = await self._offload(_compare_all, chunk)
+            for comparison, result in zip(chunk, results, strict=True):
+                if isinstance(result, Exception):
+                    self._observer.handler_failed("compare", comparison.pair.copy.request.inference_id, result)
+                    comparison.done(comparison.pair, None, "")
+                else:
+                    comparison.done(comparison.pair, *result)
+        self._task = None
+
+
+def _compare_all(chunk: Sequence[Comparison]) -> list[tuple[PairDivergence, str] | Exception]:
+    results: list[tuple[PairDivergence, str] | Exception] = []
+    for comparison in chunk:
+        try:
+            results.append((_compare(comparison), digest_of(comparison.pair.copy.request.inputs)))
+        except Exception as error:  # noqa: BLE001 - of one pair: the others are compared all the same
+            results.append(error)
+        time.sleep(0)
+    return results
+
+
+def _compare(comparison: Comparison) -> PairDivergence:
+    live, shadow = comparison.pair.copy.live, comparison.pair.shadow
+    return compare(
+        live.outputs,
+        shadow.outputs,
+        comparison.comparators,
+        quantized=shadow.revision.variant == _QUANTIZED,
+        batched=comparison.batched,
+    )
+
+
+def digest_of(inputs: Tensors) -> str:
+    """Equal where a request is repeated: of names, datatypes, shapes and elements."""
+    digest = blake2b(digest_size=8)
+    for name, array in sorted(inputs.items()):
+        digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode(errors="surrogatepass"))
+        digest.update(repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""Keeps the tensors of pairs that differ, off the loop and a bounded number at a time. Off unless a folder is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Protocol
+
+from turnout.core.records import Compared, comparison_fields
+from turnout.core.sampling import Export
+from turnout.core.tensors import Tensors
+from turnout.runtime.ports import Observer, Offload
+
+_WAITING_MAX = 64
+
+
+class Archive(Protocol):
+    def keep(self, name: str, tensors: Mapping[str, Tensors], about: Mapping[str, object]) -> bool:
+        """Write one pair; blocks; called by one thread at a time. False: it is too large.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+
+
+class Keeper:
+    """The PairStore port. Used on the loop thread only."""
+
+    def __init__(self, archive: Archive, offload: Offload, observer: Observer) -> None:
+        self._archive = archive
+        self._offload = offload
+        self._observer = observer
+        self._waiting: list[tuple[str, Export[Compared]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def keep(self, told: Export[Compared]) -> str:
+        if len(self._waiting) >= _WAITING_MAX:
+            return ""
+        pair = told.record.pair
+        which = blake2b(pair.copy.request.inference_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+        name = f"{pair.copy.request.model}-{pair.shadow.slot}-{told.record.time_ns}-{which}"
+        self._waiting.append((name, told))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return name
+
+    async def stop(self) -> None:
+        """What is being written is waited for; what waits is forgotten."""
+        self._waiting.clear()
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        while self._waiting:
+            name, told = self._waiting.pop(0)
+            pair = told.record.pair
+            tensors = {
+                "input": pair.copy.request.inputs,
+                "live": pair.copy.live.outputs or {},
+                "shadow": pair.shadow.outputs or {},
+            }
+            about = {f"turnout.{key}": value for key, value in comparison_fields(told).items()}
+            try:
+                await self._offload(self._archive.keep, name, tensors, about)
+            except Exception as error:  # noqa: BLE001 - a full disk, say: shadowing goes on
+                self._observer.noticed(f"the pair '{name}' could not be kept: {type(error).__name__}")
+        self._task = None

@@ -1,0 +1,214 @@
+"""The way of copies to one slot: a bounded queue, and one batch at a time behind whatever is live.
+
+Copies are gathered for a moment and run together: one wake-up and one run for many, after the live answers have left.
+No more than one batch of them is ever in the slot's own queue, so a live request that comes to the same slot waits for
+one run at most. Whatever does not fit is dropped and counted; nothing here can fail or hold up a live request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from turnout.core.batching import Entry
+from turnout.core.copies import Copy, Drop, Pair, Side
+from turnout.core.errors import Reason, ServingError
+from turnout.core.ids import Revision
+from turnout.core.slots import SlotState
+from turnout.core.tensors import InferenceRequest
+from turnout.runtime.budget import Budget
+from turnout.runtime.jobs import Answer, Job
+from turnout.runtime.ports import ClockNs
+from turnout.runtime.slot import Cargo, Slot
+
+LINGER_NS = 50_000_000
+# How late this lane's own timer may fire. Later: the loop is busy with live requests.
+_LAG_NS_MAX = 50_000_000
+_DROP_OF = {Reason.DEADLINE_EXCEEDED: Drop.DEADLINE, Reason.QUEUE_FULL: Drop.OVERLOAD, Reason.NOT_READY: Drop.NOT_READY}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """What copies may take: `copies_max` and `bytes_max` from being offered until they are compared.
+
+    Attributes:
+        deadline_ns: from the live answer to the end of the copy's wait.
+        run_rows_max: of one run, where that is less than the slot's largest batch.
+    """
+
+    copies_max: int
+    bytes_max: int
+    deadline_ns: int
+    run_rows_max: int = 1 << 30
+
+
+class Lane:
+    """Used on the loop thread only.
+
+    Args:
+        revision: what `slot` is to hold; with something else in it, copies are dropped.
+        live: the slot that answers clients: while requests wait there for a second batch, copies are dropped.
+        paired: takes both answers; whoever has compared them calls `forget`.
+        dropped: takes the reason, and how many.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        revision: Revision,
+        live: Slot,
+        limits: LaneLimits,
+        clock_ns: ClockNs,
+        paired: Callable[[Pair], None],
+        dropped: Callable[[Drop, int], None],
+    ) -> None:
+        self._slot = slot
+        self._revision = revision
+        self._live = live
+        self._limits = limits
+        self._clock_ns = clock_ns
+        self._paired = paired
+        self._dropped = dropped
+        self._waiting: deque[Copy] = deque()
+        self._waiting_rows = 0
+        self._running = 0
+        self._held = Budget(limits.copies_max, limits.bytes_max)  # a copy is a "row" of it
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_ns = 0
+        self._closed = False
+
+    @property
+    def copies(self) -> int:
+        """From being offered until they are compared."""
+        return self._held.rows
+
+    def offer(self, copy: Copy) -> None:
+        """Take a copy, or drop it."""
+        if copy.bytes > self._limits.bytes_max:
+            self._dropped(Drop.PAYLOAD_TOO_LARGE, 1)
+        elif bound := self._held.take(1, copy.bytes):
+            self._dropped(Drop.QUEUE_FULL if bound.endswith("rows") else Drop.BUDGET, 1)
+        else:
+            self._waiting.append(copy)
+            self._waiting_rows += copy.rows
+            self._arm(LINGER_NS)
+
+    def forget(self, copy: Copy) -> None:
+        """It has been compared, or dropped: its place is free."""
+        self._held.give_back(1, copy.bytes)
+
+    def close(self) -> None:
+        """Drop what waits, uncounted: nobody asks for it any more. What runs ends unseen."""
+        self._closed = True
+        self._drop_waiting(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, after_ns: int) -> None:
+        if self._timer is None and not self._closed:
+            self._due_ns = self._clock_ns() + after_ns
+            self._timer = asyncio.get_running_loop().call_later(after_ns / 1e9, self._pump)
+
+    def _pump(self) -> None:
+        self._timer = None
+        now_ns = self._clock_ns()
+        self._drop_late(now_ns)
+        if self._waiting and self._pressed(now_ns):
+            self._drop_waiting(Drop.OVERLOAD)
+        cargo = self._slot.cargo if self._slot.state is SlotState.READY else None
+        if self._waiting and (cargo is None or cargo.revision != self._revision):
+            self._drop_waiting(Drop.NOT_READY)
+        if cargo is not None and self._waiting and not self._running and not cargo.batcher.queued_rows:
+            self._submit(cargo)
+        if self._waiting:
+            self._arm(LINGER_NS)
+
+    def _submit(self, cargo: Cargo) -> None:
+        """One batch of copies."""
+        rows_left = min(self._limits.run_rows_max, max(cargo.spec.signature.rows_max, 1))
+        while self._waiting and (self._waiting[0].rows <= rows_left or not self._running):
+            copy = self._waiting.popleft()
+            self._waiting_rows -= copy.rows
+            rows_left -= copy.rows
+            self._running += 1
+            Replay(copy, self._slot, self._limits.deadline_ns, self._ended).submit()
+
+    def _ended(self, copy: Copy, outcome: Answer | ServingError) -> None:
+        self._running -= 1
+        if self._closed:
+            self.forget(copy)
+        elif isinstance(outcome, ServingError) and outcome.reason in _DROP_OF:
+            self._dropped(_DROP_OF[outcome.reason], 1)
+            self.forget(copy)
+        elif isinstance(outcome, ServingError):
+            self._paired(Pair(copy, Side(self._slot.name, self._revision, None, reason=outcome.reason)))
+        else:
+            self._paired(Pair(copy, Side(self._slot.name, self._revision, outcome.outputs, outcome.timings)))
+        if not self._running and self._waiting_rows and self._slot.cargo is not None:
+            full = self._waiting_rows >= self._slot.cargo.spec.signature.rows_max
+            if full and self._timer is not None:  # there is a batch's worth: what is live goes first, and no more
+                self._timer.cancel()
+                self._timer = None
+            self._arm(0 if full else LINGER_NS)
+
+    def _pressed(self, now_ns: int) -> bool:
+        cargo = self._live.cargo
+        queued = cargo is not None and cargo.batcher.queued_rows > max(cargo.spec.signature.rows_max, 1)
+        return queued or now_ns - self._due_ns > _LAG_NS_MAX
+
+    def _drop_late(self, now_ns: int) -> None:
+        late = 0
+        while self._waiting and now_ns - self._waiting[0].offered_ns > self._limits.deadline_ns:
+            self._discard()
+            late += 1
+        if late:
+            self._dropped(Drop.DEADLINE, late)
+
+    def _drop_waiting(self, reason: Drop | None) -> None:
+        count = len(self._waiting)
+        while self._waiting:
+            self._discard()
+        if reason is not None and count:
+            self._dropped(reason, count)
+
+    def _discard(self) -> None:
+        copy = self._waiting.popleft()
+        self._waiting_rows -= copy.rows
+        self.forget(copy)
+
+
+class Replay:
+    """A copy in its slot's batcher: a job that nobody's client waits for. Holds a lease until it has ended."""
+
+    __slots__ = ("_cargo", "_copy", "_ended", "_entry", "_slot", "request")
+
+    def __init__(
+        self, copy: Copy, slot: Slot, deadline_ns: int, ended: Callable[[Copy, Answer | ServingError], None]
+    ) -> None:
+        self.request: InferenceRequest = replace(
+            copy.request, deadline_ns=copy.offered_ns + deadline_ns, timeout_ns=0, priority=0, trace=None
+        )
+        self._copy = copy
+        self._slot = slot
+        self._ended = ended
+        self._entry: Entry[Job] | None = None
+
+    def submit(self) -> None:
+        """Queue it. A refusal is an outcome like any other."""
+        try:
+            self._cargo = self._slot.lease()
+        except ServingError as refusal:
+            self._ended(self._copy, refusal)
+            return
+        try:
+            self._entry = self._cargo.batcher.submit(self, charged=False)
+        except ServingError as refusal:
+            self.complete(refusal)
+
+    def complete(self, outcome: Answer | ServingError) -> None:
+        self._entry = None  # it holds this job: the tensors of both would wait for the garbage collector
+        self._slot.release()
+        self._ended(self._copy, outcome)

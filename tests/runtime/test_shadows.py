@@ -1,0 +1,426 @@
+"""Shadow rules at work, on virtual time: who gets copies, what is told, and that nothing live ever feels it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.virtual import VirtualLoop, inline, virtual
+from support.world import DECLARED, Outcome, SyntheticSource, World, request
+from turnout.backends.synthetic import SyntheticModel
+from turnout.core.comparators import Comparator, Method
+from turnout.core.copies import Drop, PairKind
+from turnout.core.pairs import Result
+from turnout.core.records import Compared, ShadowReport, comparison_fields, summary_fields
+from turnout.core.references import Learned
+from turnout.core.sampling import Export, Rule
+from turnout.core.shadow_rules import ShadowRule
+from turnout.core.tensors import Tensors
+from turnout.runtime.account import Outcome as Ended
+from turnout.runtime.dispatcher import Dispatcher
+from turnout.runtime.fleet import Model
+from turnout.runtime.shadows import SUMMARY_TICKS, TICK_S, Shadows
+from turnout_wire.tensors import Array
+
+MS = 1_000_000
+DAY_NS = 10**18
+WINDOW_S = TICK_S * SUMMARY_TICKS
+
+
+class Wrong(SyntheticModel):
+    """A model that is wrong about requests of some values: it answers 0 there."""
+
+    wrong: Callable[[Array], Array] = staticmethod(lambda x: np.zeros(len(x), bool))
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+        (y,) = super().run(inputs, outputs)
+        return [np.where(self.wrong(inputs["x"])[:, None], np.float32(0), y)]
+
+
+@dataclass
+class Told:
+    """The ComparisonSink and the PairStore ports."""
+
+    exports: list[Export[Compared]] = field(default_factory=list)
+    reports: list[ShadowReport] = field(default_factory=list)
+    kept: list[Export[Compared]] = field(default_factory=list)
+
+    def compared(self, told: Export[Compared]) -> None:
+        self.exports.append(told)
+
+    def summarised(self, report: ShadowReport) -> None:
+        self.reports.append(report)
+
+    def keep(self, told: Export[Compared]) -> str:
+        self.kept.append(told)
+        return f"kept-{len(self.kept)}"
+
+    async def stop(self) -> None:
+        """Nothing is being written."""
+
+
+class Stage:
+    """Slot 'blue' holds version 3 and is live; 'v2' and 'v1' hold the others."""
+
+    def __init__(self, world: World, told: Told, keeps: bool) -> None:
+        self.world = world
+        self.told = told
+        coins = np.random.default_rng(1)
+        self.shadows = Shadows(
+            world.fleet,
+            world.clock,
+            lambda: DAY_NS + world.clock(),
+            inline,
+            world.seen,
+            lambda bits: int(coins.integers(0, 2**bits, dtype=np.uint64)),
+            told,
+            told if keeps else None,
+        )
+        world.dispatcher = Dispatcher(world.fleet, world.clock, lambda n: 0, fallback=True, shadow=self.shadows)
+
+    @property
+    def model(self) -> Model:
+        return self.world.fleet.model("m")
+
+    def set(self, *rules: ShadowRule) -> None:
+        route = self.model.route
+        assert route is not None
+        self.model.assign(replace(route, generation=route.generation + 1, shadows=rules))
+
+    def ask(self, values: Sequence[float], **more: Any) -> list[Outcome]:
+        return [self.world.infer(request(value, inference_id=f"id-{value:g}", **more)) for value in values]
+
+    async def ask_slowly(self, count: int, pause_s: float = 0.02) -> list[Outcome]:
+        outcomes = []
+        for value in range(1, count + 1):
+            outcomes += self.ask([float(value)])
+            await self.world.after(pause_s)
+        return outcomes
+
+    @property
+    def report(self) -> ShadowReport:
+        (report,) = self.shadows.reports("m")
+        return report
+
+
+def rule(slot: str = "v1", sample_bp: int = 10_000, noise_bp: int = 0, **more: Any) -> ShadowRule:
+    defaults: dict[str, Any] = {"salt": "", "comparators": (), "queue_max": 1000, "bytes_max": 1 << 20}
+    return ShadowRule(slot=slot, sample_bp=sample_bp, noise_bp=noise_bp, **{**defaults, "deadline_ns": 10**9, **more})
+
+
+async def stage(loop: VirtualLoop, keeps: bool = False, **models: SyntheticModel) -> Stage:
+    made = {version: models.get(f"v{version}", SyntheticModel(DECLARED)) for version in (1, 2, 3)}
+    source = SyntheticSource("m", versions=(3, 2, 1))
+    world = await World.open(loop, {f"m/{version}": model for version, model in made.items()}, [source])
+    for model in made.values():
+        model.runs.clear()
+        model.wait = lambda rows: world.clock.spend(MS)
+    return Stage(world, Told(), keeps)
+
+
+@virtual
+async def test_every_request_is_copied_and_compared(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    outcomes = s.ask(range(1, 21))
+    await s.world.after(1)
+    assert all(outcome.response.slot == "blue" for outcome in outcomes)
+    report = s.report
+    assert (report.live_slot, str(report.live_revision)) == ("blue", "m/3")
+    assert (report.shadow_slot, str(report.shadow_revision)) == ("v1", "m/1")
+    assert report.summary.total.results == {Result.MATCH: 20}
+    assert (report.dropped, report.queued) == ({}, 0)
+    account = s.model.slots["v1"].account
+    assert sum(account.tally(ended).requests for ended in Ended) == 0, "copies are nobody's requests"
+
+
+@virtual
+async def test_without_rules_nothing_is_copied(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.ask(range(10))
+    await s.world.after(1)
+    assert s.shadows.reports() == []
+    s.set(rule())
+    s.ask(range(10))
+    await s.world.after(0.5)
+    s.set()
+    await s.world.after(1)
+    assert s.shadows.reports() == [], "a rule that is gone is told a last time, and ends"
+    assert [report.summary.total.pair_count for report in s.told.reports] == [10]
+
+
+@virtual
+async def test_the_sample_is_of_ids_and_the_same_for_all_rules_of_a_salt(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    rules = rule("v1", 3000, salt="a"), rule("v2", 3000, salt="a")
+    s.set(*rules)
+    s.ask(range(1, 201))
+    await s.world.after(1)
+    one, two = s.shadows.reports()
+    taken = sum(rules[0].takes(f"id-{value}") for value in range(1, 201))
+    assert 30 < taken < 90
+    assert one.summary.total.pair_count == two.summary.total.pair_count == taken
+
+
+@virtual
+async def test_only_what_the_stable_slot_answered_of_routed_requests_is_copied(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    pinned = s.ask([1, 2], slot="blue") + s.ask([3], slot="v2")
+    await s.world.after(1)
+    assert all(outcome.response for outcome in pinned)
+    assert s.shadows.reports() == []
+
+
+@virtual
+async def test_a_worse_version_shows_in_rate_classes_and_worst_pairs(loop: VirtualLoop) -> None:
+    worse = Wrong(DECLARED)
+    worse.wrong = lambda x: x[:, 0] % 5 == 0
+    s = await stage(loop, v1=worse)
+    s.set(rule(comparators=(Comparator("y", Method.ALLCLOSE),)))
+    await s.ask_slowly(100)
+    await s.world.after(1)
+    total = s.report.summary.total
+    assert (total.pair_count, total.bad_count) == (100, 20)
+    assert total.low < 0.8 < total.high
+    assert total.worst[0].inference_id == "id-100", "the largest distance"
+    await s.world.after(WINDOW_S)
+    rules = Counter(export.rule for export in s.told.exports)
+    assert rules[Rule.TOP_DISTANCE] == 1
+    assert 1 <= rules[Rule.MISMATCH] <= 5
+    fields = comparison_fields(next(each for each in s.told.exports if each.rule is Rule.TOP_DISTANCE))
+    assert fields["inference.id"] == "id-100"
+    assert fields["comparison.result"] == "mismatch"
+    assert fields["comparison.distance"] == 200
+    assert (fields["live.revision"], fields["shadow.revision"]) == ("m/3", "m/1")
+    assert len(str(fields["request.digest"])) == 16
+    assert summary_fields(s.told.reports[0])["verdict"] == "FAIL"
+
+
+@virtual
+async def test_what_is_told_holds_no_tensors(loop: VirtualLoop) -> None:
+    worse = Wrong(DECLARED)
+    worse.wrong = lambda x: x[:, 0] > 0
+    s = await stage(loop, v1=worse)
+    s.set(rule())
+    s.ask(range(1, 6))
+    await s.world.after(WINDOW_S + 2)
+    assert len(s.told.exports) == 5
+    for export in s.told.exports:
+        pair = export.record.pair
+        assert (pair.copy.request.inputs, pair.copy.live.outputs, pair.shadow.outputs) == ({}, None, None)
+
+
+@virtual
+async def test_a_store_gets_what_differs_and_its_places_are_told(loop: VirtualLoop) -> None:
+    worse = Wrong(DECLARED)
+    worse.wrong = lambda x: x[:, 0] == 3
+    s = await stage(loop, keeps=True, v1=worse)
+    s.set(rule())
+    s.ask(range(1, 6))
+    await s.world.after(WINDOW_S + 2)
+    (kept,) = s.told.kept
+    pair = kept.record.pair
+    assert pair.copy.live.outputs is not None
+    assert pair.shadow.outputs is not None
+    np.testing.assert_array_equal(pair.copy.request.inputs["x"], np.full((1, 4), 3))
+    np.testing.assert_array_equal(pair.copy.live.outputs["y"], np.full((1, 4), 6))
+    np.testing.assert_array_equal(pair.shadow.outputs["y"], np.zeros((1, 4)))
+    assert [export.record.payload_ref for export in s.told.exports] == ["kept-1"]
+
+
+@virtual
+async def test_noise_is_the_live_revision_with_itself(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    flickers = SyntheticModel(DECLARED)
+    s.set(rule(noise_bp=5000))
+    await s.ask_slowly(200)
+    await s.world.after(3)
+    total = s.report.summary.total
+    expected = sum(rule(noise_bp=5000).repeats(f"id-{value}") for value in range(1, 201))
+    assert total.pair_count == 200
+    assert total.noise_pair_count == expected
+    assert total.noise_bad_count == 0
+    assert flickers.runs == []
+    kinds = {kind for *_, kind, _ in s.shadows.account.comparisons}
+    assert kinds == {PairKind.SHADOW, PairKind.NOISE}
+
+
+@virtual
+async def test_a_shadow_that_fails_is_told_and_counted(loop: VirtualLoop) -> None:
+    s = await stage(loop, v1=SyntheticModel(DECLARED, poison=3))
+    s.set(rule())
+    outcomes = s.ask([1, 2, 3])
+    await s.world.after(1)
+    assert all(outcome.response for outcome in outcomes)
+    assert s.report.summary.total.results == {Result.MATCH: 2, Result.SHADOW_ERROR: 1}
+    await s.world.after(WINDOW_S + 2)
+    fields = [comparison_fields(export) for export in s.told.exports]
+    assert [(one["inference.id"], one["error.type"]) for one in fields] == [("id-3", "execution_failed")]
+
+
+@virtual
+async def test_a_live_answer_that_failed_is_no_evidence_against_the_shadow(loop: VirtualLoop) -> None:
+    s = await stage(loop, v3=SyntheticModel(DECLARED, poison=3))
+    s.set(rule())
+    outcomes = s.ask([1, 3])
+    await s.world.after(1)
+    assert outcomes[1].error
+    total = s.report.summary.total
+    assert total.results == {Result.MATCH: 1, Result.LIVE_ERROR: 1}
+    assert (total.pair_count, total.bad_count) == (1, 0)
+
+
+@virtual
+async def test_nan_is_a_mismatch(loop: VirtualLoop) -> None:
+    class Nan(SyntheticModel):
+        def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+            return [np.full_like(inputs["x"], np.nan)]
+
+    s = await stage(loop, v1=Nan(DECLARED))
+    s.set(rule())
+    s.ask([1, 2])
+    await s.world.after(1)
+    assert s.report.summary.total.results == {Result.MISMATCH: 2}
+
+
+@pytest.mark.parametrize("what", ["hangs", "slow"])
+def test_live_answers_are_the_same_with_a_shadow_that_is_slow_or_hangs(what: str) -> None:
+    def play(shadowed: bool) -> tuple[list[float], Counter[Drop]]:
+        times: list[float] = []
+        drops: Counter[Drop] = Counter()
+
+        @virtual
+        async def run(loop: VirtualLoop) -> None:
+            s = await stage(loop)
+            model = s.world.fleet.model("m").slots["v1"].cargo
+            assert model is not None
+            slow = model.batcher._runner._sessions[0]
+            slow.wait = lambda rows: s.world.clock.spend((10**6 if what == "hangs" else 100) * MS)  # type: ignore[attr-defined]
+            if shadowed:
+                s.set(rule(queue_max=10))
+            for value in range(1, 300):
+                outcome = Outcome()
+                started_s = loop.time()
+                s.world.dispatcher.infer(
+                    request(value, inference_id=f"id-{value}"),
+                    lambda answer, outcome=outcome, started_s=started_s: (  # type: ignore[misc]
+                        outcome.done(answer),
+                        times.append(loop.time() - started_s),
+                    ),
+                )
+                await s.world.after(0.007)
+            await s.world.after(1)
+            for report in s.shadows.reports():
+                drops.update(report.dropped)
+            await s.shadows.stop()
+
+        run()
+        return times, drops
+
+    alone, _ = play(shadowed=False)
+    beside, drops = play(shadowed=True)
+    assert beside == pytest.approx(alone), "to the nanosecond: copies take nothing from live requests here"
+    assert len(beside) == 299
+    assert set(drops) <= {Drop.QUEUE_FULL, Drop.DEADLINE}
+    assert drops[Drop.QUEUE_FULL] > 100
+
+
+@virtual
+async def test_when_a_revision_changes_counting_begins_anew(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    s.ask([1, 2, 3])
+    await s.world.after(1)
+    slot = s.model.slots["v1"]
+    assert slot.revision is not None
+    assert slot.cargo is not None
+    other = replace(slot.revision, version=7, digest="other")
+    slot.revision, slot.cargo = other, replace(slot.cargo, revision=other)
+    route = s.model.route
+    assert route is not None
+    targets = tuple(replace(each, revision=other) if each.slot == "v1" else each for each in route.targets)
+    s.model.assign(replace(route, targets=targets, generation=route.generation + 1))
+    s.ask([4])
+    await s.world.after(1)
+    assert str(s.report.shadow_revision) == "m/7"
+    assert s.report.summary.total.pair_count == 1
+    counted = {shadow: count for (_, _, shadow, _, _), count in s.shadows.account.comparisons.items()}
+    assert counted == {"m/1": 3, "m/7": 1}, "metrics only grow"
+
+
+@virtual
+async def test_a_slot_that_serves_no_more(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    s.ask([1])
+    await s.world.after(1)
+    unloading = loop.create_task(s.model.slots["v1"].unload())
+    outcomes = s.ask([2])
+    await s.world.after(1)
+    await unloading
+    assert outcomes[0].response
+    assert s.report.dropped == {Drop.NOT_READY: 1}
+
+
+@virtual
+async def test_classes_instead_of_tensors_cannot_be_compared(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    s.ask([1], classes={"y": 2})
+    await s.world.after(1)
+    assert s.report.dropped == {Drop.CLASSIFIED: 1}
+    assert s.shadows.account.dropped == {("m", "m/1", Drop.CLASSIFIED): 1}
+
+
+@virtual
+async def test_a_label_that_comes_later_says_who_was_right(loop: VirtualLoop) -> None:
+    worse = Wrong(DECLARED)
+    worse.wrong = lambda x: x[:, 0] == 2
+    s = await stage(loop, v1=worse)
+    s.set(rule(comparators=(Comparator("y", Method.ARGMAX),)))
+    s.ask([1, 2])
+    await s.world.after(1)
+    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.SCORED
+    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.DUPLICATE
+    assert s.shadows.learn("m", "id-9", "y", ["0"]) is Learned.UNKNOWN
+    assert s.shadows.learn("n", "id-1", "y", ["0"]) is Learned.UNKNOWN
+    (scores,) = s.report.scores
+    assert (scores.output, scores.score.both_right) == ("y", 1)
+
+
+@virtual
+async def test_a_fault_of_our_own_reaches_no_client(loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = await stage(loop)
+    s.set(rule())
+
+    def breaks(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("turnout.runtime.shadows._copy", breaks)
+    outcomes = s.ask([1])
+    await s.world.after(1)
+    assert outcomes[0].response
+    assert [method for method, *_ in s.world.seen.handler_failures] == ["shadow"]
+    monkeypatch.undo()
+    monkeypatch.setattr("turnout.runtime.comparing.compare", breaks)
+    s.ask([2])
+    await s.world.after(1)
+    assert [method for method, *_ in s.world.seen.handler_failures] == ["shadow", "compare"]
+    assert s.report.queued == 0, "its place is free"
+
+
+@virtual
+async def test_stop(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    s.ask(range(5))
+    await s.shadows.stop()
+    await s.world.after(2)
+    assert s.told.reports == []
+    assert s.model.slots["v1"].leases == 0

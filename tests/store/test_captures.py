@@ -1,0 +1,106 @@
+"""Kept pairs: written whole, read back as they were, bounded, private."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from turnout.store.captures import Captures
+from turnout_client.captures import read_capture
+
+ABOUT = {"turnout.model.name": "m", "turnout.inference.id": "../x"}
+
+
+def folder(tmp_path: Path, bytes_max: int = 1 << 20) -> Captures:
+    captures = Captures(tmp_path / "kept", bytes_max)
+    captures.open()
+    return captures
+
+
+def names(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "kept").iterdir())
+
+
+def noise(seed: int, size: int = 1000) -> dict[str, dict[str, np.ndarray]]:
+    return {"input": {"x": np.random.default_rng(seed).standard_normal(size)}}
+
+
+def test_what_is_kept_is_read_back(tmp_path: Path) -> None:
+    tensors = {
+        "input": {"x": np.arange(4, dtype=np.float32).reshape(1, 4), "s": np.array([["ä", b"\xff"]], object)},
+        "live": {"y": np.array([[1, 2]], ml_dtypes.bfloat16), "label": np.array([3], np.int64)},
+        "shadow": {},
+    }
+    assert folder(tmp_path).keep("m-1", tensors, ABOUT)
+    capture = read_capture(tmp_path / "kept" / "m-1.npz")
+    assert capture.about == ABOUT
+    np.testing.assert_array_equal(capture.inputs["x"], tensors["input"]["x"])
+    assert capture.inputs["s"].tolist() == [["ä", "\\xff"]]
+    assert capture.live["y"].dtype == ml_dtypes.bfloat16
+    assert capture.live["y"].tolist() == [[1, 2]]
+    assert capture.live["label"].tolist() == [3]
+    assert capture.shadow == {}
+
+
+def test_only_the_servers_user_reads_it(tmp_path: Path) -> None:
+    folder(tmp_path).keep("m-1", noise(1), ABOUT)
+    assert stat.S_IMODE((tmp_path / "kept").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "kept" / "m-1.npz").stat().st_mode) == 0o600
+
+
+def test_the_oldest_go_for_new_ones_also_after_a_restart(tmp_path: Path) -> None:
+    captures = folder(tmp_path, 30_000)
+    for number in range(5):
+        assert captures.keep(f"m-{number}", noise(number), ABOUT)
+        os.utime(tmp_path / "kept" / f"m-{number}.npz", ns=(number, number))
+    assert names(tmp_path) == ["m-2.npz", "m-3.npz", "m-4.npz"]
+    again = folder(tmp_path, 30_000)
+    assert again.keep("m-5", noise(5), ABOUT)
+    assert names(tmp_path) == ["m-3.npz", "m-4.npz", "m-5.npz"]
+    assert sum(path.stat().st_size for path in (tmp_path / "kept").iterdir()) <= 30_000
+
+
+def test_one_that_is_larger_than_all_may_be(tmp_path: Path) -> None:
+    captures = folder(tmp_path, 5_000)
+    assert not captures.keep("m-1", noise(1), ABOUT)
+    assert names(tmp_path) == []
+
+
+def test_others_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "notes.txt").write_text("x" * 50_000)
+    captures = folder(tmp_path, 10_000)
+    captures.keep("m-1", noise(1), ABOUT)
+    captures.keep("m-2", noise(2), ABOUT)
+    assert names(tmp_path) == ["m-2.npz", "notes.txt"]
+
+
+def test_somebody_took_it(tmp_path: Path) -> None:
+    captures = folder(tmp_path, 10_000)
+    captures.keep("m-1", noise(1), ABOUT)
+    (tmp_path / "kept" / "m-1.npz").unlink()
+    assert captures.keep("m-2", noise(2), ABOUT)
+    assert names(tmp_path) == ["m-2.npz"]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captures = folder(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="No space"):
+        captures.keep("m-1", noise(1), ABOUT)
+    assert names(tmp_path) == []
+
+
+def test_no_capture(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", y=np.zeros(1))
+    with pytest.raises(ValueError, match="no capture"):
+        read_capture(tmp_path / "x.npz")
