@@ -38,7 +38,7 @@ test-gpu: ## Run the tests that need an NVIDIA GPU, in an environment of their o
 	.venv-gpu/bin/python -m pytest -o addopts= --import-mode=importlib tests/gpu
 
 .PHONY: check
-check: lint types proto-check test coverage fuzz-smoke bench-smoke ## Everything that CI runs: lint, types, freshness, tests, core coverage
+check: lint types proto-check monitoring-check test coverage fuzz-smoke bench-smoke ## Everything that CI runs: lint, types, freshness, tests, core coverage
 
 .PHONY: lint
 lint: $(STAMP) ## Style and layers (ruff, import-linter)
@@ -57,6 +57,19 @@ proto: $(STAMP) ## Regenerate the committed protobuf code
 .PHONY: proto-check
 proto-check: $(STAMP)
 	$(BIN)/python proto/generate.py --check
+
+.PHONY: monitoring
+monitoring: $(STAMP) ## Write docs/metrics.md, dashboard, rules and alerts again, from the table of instruments
+	PYTHONPATH=docker $(BIN)/python -m monitoring.generate
+
+.PHONY: monitoring-check
+monitoring-check: $(STAMP)
+	PYTHONPATH=docker $(BIN)/python -m monitoring.generate --check
+
+.PHONY: test-prometheus
+test-prometheus: $(STAMP) ## Test rules, alerts and dashboard with a real Prometheus (Debian: apt-get install prometheus)
+	@command -v prometheus promtool > /dev/null || { echo "prometheus and promtool are not on the PATH (Debian: apt-get install prometheus)"; exit 1; }
+	$(BIN)/python -m pytest -q tests/monitoring
 
 .PHONY: coverage
 coverage: $(STAMP) ## Branch coverage of the core, which must be 100 %

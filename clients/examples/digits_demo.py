@@ -82,7 +82,8 @@ def demo(samples: int, server_flags: Sequence[str], pause_s: float) -> int:
     with _starting_with_version_1() as repository:
         flags = _flags(
             repository,
-            *("--grpc-port", "0", "--admin-port", "0", "--drain-delay-s", "0", "--log-level", "warning"),
+            *("--grpc-port", "0", "--admin-port", "0", "--ops-port", "0"),
+            *("--drain-delay-s", "0", "--log-level", "warning"),
             *server_flags,
         )
         with ServerProcess(flags, console.is_terminal) as server:

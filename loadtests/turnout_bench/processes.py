@@ -156,6 +156,6 @@ def server_arguments(repository: Path, *flags: str) -> list[str]:
     """`turnout serve` as it is measured: the defaults, one intra-op thread, no wait at its end."""
     return [
         "-m", "turnout.cli", "serve", f"--model-repository={repository}", "--host=127.0.0.1", "--grpc-port=0",
-        "--admin-port=0", "--provider=cpu", "--intra-op-threads=1", "--preflight=off", "--drain-delay-s=0",
-        "--log-format=json", *flags,
+        "--admin-port=0", "--ops-port=0", "--provider=cpu", "--intra-op-threads=1", "--preflight=off",
+        "--drain-delay-s=0", "--log-format=json", *flags,
     ]  # fmt: skip

@@ -67,6 +67,10 @@ def _print(started: Started, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
+    if started.ops_port is not None:
+        where = started.config.ops_host or started.config.host
+        address = f"{f'[{where}]' if ':' in where else where}:{started.ops_port}"
+        console.print(f"ops  http://{address}: /metrics, /livez, /readyz", highlight=False, markup=False)
     host = started.config.host
     console.print(f"ready: {f'[{host}]' if ':' in host else host}:{started.port}", highlight=False, markup=False)
 

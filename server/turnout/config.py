@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from turnout.core.ids import printable
 from turnout.core.model import Placement
@@ -158,6 +158,9 @@ class Config(BaseModel):
     admin: bool = Field(True, description="serve turnout.admin.v1, which loads models and moves traffic, on a port")
     admin_host: str = Field("127.0.0.1", description="address of the admin service; whoever reaches it may change all")
     admin_port: Port = Field(8003, description="port of the admin service; 0: a free one")
+    ops: bool = Field(True, description="serve /livez, /readyz and /metrics over HTTP, on a port")
+    ops_host: str = Field("", description="address of that port; nothing: as --host")
+    ops_port: Port = Field(8002, description="its number; 0: a free one")
     require_etag: bool = Field(False, description="changes without an etag are refused, but for rollbacks")
     state_dir: Path | None = Field(
         None, description="folder of the journal: slots, traffic and history outlast a restart; none: in memory only"
@@ -198,6 +201,17 @@ class Config(BaseModel):
     )
     drain_delay_s: Seconds = Field(5, description="after SIGTERM: not ready, still serving, until balancers notice")
     drain_grace_s: Seconds = Field(25, description="then: how long calls under way may take")
+    otlp_endpoint: str = Field(
+        "",
+        description="where traces, metrics and logs are sent by OTLP, such as http://collector:4317; it goes before "
+        "OTEL_EXPORTER_OTLP_ENDPOINT. Without it, OTEL_* variables decide, and without them nothing is sent",
+    )
+    trace_slow_ms: int = Field(
+        1000, ge=0, le=3_600_000, description="a request that takes so long is traced even if not sampled; 0: none is"
+    )
+    trace_captures_per_s_max: float = Field(
+        10, ge=0, le=1000, description="requests that are traced only because they were slow or failed; 0: none is"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json")
 
@@ -222,9 +236,18 @@ class Config(BaseModel):
                 raise ValueError(f"'{digest[:80]}' is no sha256 of 64 hexadecimal digits")
         return ",".join(digest for digest in digests if digest)
 
-    @field_validator("host", "admin_host")
+    @field_validator("otlp_endpoint")
     @classmethod
-    def _is_address(cls, text: str) -> str:
+    def _is_url(cls, text: str) -> str:
+        if text and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
+            raise ValueError("is no URL: http://HOST:PORT, or https:// for TLS")
+        return text
+
+    @field_validator("host", "admin_host", "ops_host")
+    @classmethod
+    def _is_address(cls, text: str, info: ValidationInfo) -> str:
+        if not text and info.field_name == "ops_host":
+            return text
         try:
             ip_address(text)
         except ValueError:

@@ -138,7 +138,7 @@ def test_an_interrupted_demo_leaves_no_server(number: signal.Signals) -> None:
 
 
 def test_serve_prints_commands_that_work_and_stops_on_ctrl_c() -> None:
-    with running("--serve", "--grpc-port", "0", "--admin-port", "0") as (process, endpoint):
+    with running("--serve", "--grpc-port", "0", "--admin-port", "0", "--ops-port", "0") as (process, endpoint):
         assert process.stdout is not None
         shown = "".join(iter(process.stdout.readline, "Ctrl-C stops the server.\n"))
         for example in EXAMPLES:
@@ -162,6 +162,6 @@ def test_serve_on_a_used_port_says_so() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = run(DEMO, "--serve", "--grpc-port", str(port), "--admin-port", "0")
+        done = run(DEMO, "--serve", "--grpc-port", str(port), "--admin-port", "0", "--ops-port", "0")
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr

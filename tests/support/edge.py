@@ -22,12 +22,14 @@ from turnout.core.model import Artefact, Execution
 from turnout.core.tensors import Signature, TensorSpec
 from turnout.runtime.account import Account, Outcome
 from turnout.runtime.budget import Budget
+from turnout.runtime.counts import Counts
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.fleet import Fleet
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
-from turnout.runtime.ports import Loaded
+from turnout.runtime.ports import Loaded, Tracer
 from turnout.runtime.slot import Slot
+from turnout.runtime.tracing import NO_TRACER
 from turnout.store.model_config import ModelConfiguration
 from turnout.store.repository import RepositoryModel
 from turnout.transport.calls import CallLimits
@@ -125,6 +127,7 @@ class Edge:
     address: str
     channel: grpc.aio.Channel
     stub: GRPCInferenceServiceAioStub
+    counts: Counts
 
     def slot(self, model: str = "m", name: str = "blue") -> Slot:
         return self.fleet.model(model).slots[name]
@@ -145,6 +148,7 @@ async def open_fleet(
     limits: SlotLimits,
     clock_ns: Callable[[], int] = time.monotonic_ns,
     budget: Budget | None = None,
+    tracer: Tracer = NO_TRACER,
 ) -> Fleet:
     """Slots loaded and warmed as the server does, on threads. What the models ran to warm up is forgotten."""
     loop = asyncio.get_running_loop()
@@ -156,6 +160,7 @@ async def open_fleet(
         clock_ns=clock_ns,
         offload=asyncio.to_thread,
         observer=seen,
+        tracer=tracer,
     )
     fleet = await opener.open([served.source(name) for name, served in models.items()])
     for served in models.values():
@@ -178,13 +183,15 @@ async def edge(
     clock_ns: Callable[[], int] = time.monotonic_ns,
     dispatcher: Any = None,
     fleet: Any = None,
+    tracer: Tracer = NO_TRACER,
 ) -> AsyncIterator[Edge]:
     """A server on a free port of 127.0.0.1, serving model `m` if nothing else is said. `dispatcher` and `fleet`
     stand in for the real ones."""
     models = {"m": Served()} if models is None else models
     seen = Seen()
-    real = await open_fleet(models, seen, limits or SlotLimits(1024, 1 << 30), clock_ns, budget)
+    real = await open_fleet(models, seen, limits or SlotLimits(1024, 1 << 30), clock_ns, budget, tracer)
     health = Health(fleet or real)
+    counts = Counts()
     inference = InferenceHandlers(
         dispatcher or Dispatcher(real, clock_ns, lambda n: 0),
         clock_ns,
@@ -193,15 +200,20 @@ async def edge(
         call_limits,
         identity,
         stream_inflight_max,
+        counts,
+        tracer,
+        status_table(overload),
     )
     catalogue = Catalogue(fleet or real, "turnout", "0.0-test", lambda: health.ready, clock_ns)
     channel_limits = replace(CHANNEL_LIMITS, message_bytes_max=message_bytes_max)
-    server = GrpcServer(inference, catalogue, health, channel_limits, status_table(overload), seen)
+    server = GrpcServer(inference, catalogue, health, channel_limits, status_table(overload), seen, counts)
     port = await server.start("127.0.0.1", 0)
     address = f"127.0.0.1:{port}"
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Edge(real, seen, inference, health, server, address, channel, GRPCInferenceServiceAioStub(channel))
+            yield Edge(
+                real, seen, inference, health, server, address, channel, GRPCInferenceServiceAioStub(channel), counts
+            )
     finally:
         for served in models.values():
             if isinstance(served.model, SyntheticModel) and isinstance(served.model.wait, Gate):

@@ -74,14 +74,16 @@ class Server:
 
 
 @contextmanager
-def process(repository: Path, *flags: str, cwd: Path | None = None) -> Iterator[Server]:
-    """A server that is ready; killed at the end if the test has not stopped it."""
+def process(
+    repository: Path, *flags: str, cwd: Path | None = None, more: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """A server that is ready, with `more` in its environment; killed at the end if the test has not stopped it."""
     with tempfile.NamedTemporaryFile(prefix="turnout-stderr-") as stderr:
         started = subprocess.Popen(
             [*COMMAND, "serve", *_flags(repository), *flags],
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment(),
+            env=environment(more),
             text=True,
             cwd=cwd,
         )
@@ -110,10 +112,18 @@ def run(*arguments: str, more: Mapping[str, str] | None = None) -> subprocess.Co
     )
 
 
+def address_of(server: Server, what: str) -> str:
+    """Of another of its ports, as its start-up table has it: admin or ops."""
+    found = re.search(rf"^{what} +(?:http://)?(\S+:\d+)", server.stdout, re.MULTILINE)
+    assert found is not None, server.stdout
+    return found[1]
+
+
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without any setting of the server, and `more`."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
-    return clean | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200", "TURNOUT_ADMIN_PORT": "0"} | dict(more or {})
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TURNOUT_", "OTEL_"))}
+    ports = {"TURNOUT_ADMIN_PORT": "0", "TURNOUT_OPS_PORT": "0"}
+    return clean | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | ports | dict(more or {})
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -18,11 +18,15 @@ from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution, ModelSpec
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec
+from turnout.core.tracing import TraceContext
+from turnout.runtime.account import Accounts
 from turnout.runtime.budget import Budget
 from turnout.runtime.dispatcher import Dispatcher, Ticket
 from turnout.runtime.fleet import Fleet
 from turnout.runtime.jobs import SlotLimits
 from turnout.runtime.opening import Opener
+from turnout.runtime.ports import Tracer
+from turnout.runtime.tracing import NO_TRACER
 from turnout_wire.tensors import Array, DataType
 
 DECLARED = Signature(
@@ -71,6 +75,7 @@ class Seen:
     handler_failures: list[tuple[str, str, BaseException]] = field(default_factory=list)
     causes: list[BaseException] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    traces: list[TraceContext | None] = field(default_factory=list)  # of the failures, of both kinds
 
     def slot_changed(
         self,
@@ -85,14 +90,20 @@ class Seen:
         if cause is not None:
             self.causes.append(cause)
 
-    def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None:
+    def run_failed(
+        self, revision: Revision, rows: int, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None:
         self.failures.append((revision, rows, error_id, error))
+        self.traces.append(trace)
 
     def noticed(self, what: str) -> None:
         self.notices.append(what)
 
-    def handler_failed(self, method: str, error_id: str, error: BaseException) -> None:
+    def handler_failed(
+        self, method: str, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None:
         self.handler_failures.append((method, error_id, error))
+        self.traces.append(trace)
 
 
 _numbers = itertools.count()
@@ -135,7 +146,9 @@ class World:
         self.seen = Seen()
         self.limits = limits or SlotLimits(1000, 1 << 30)
         self.budget = Budget(1 << 20, 1 << 40)
+        self.tracer: Tracer = NO_TRACER
         self.fleet = Fleet()
+        self.accounts = Accounts()
         self.dispatcher = Dispatcher(self.fleet, self.clock, lambda n: 0)
 
     @classmethod
@@ -146,8 +159,10 @@ class World:
         sources: Sequence[SyntheticSource] | None = None,
         limits: SlotLimits | None = None,
         budget: Budget | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> World:
         world = cls(loop, limits)
+        world.tracer = tracer
         world.budget = budget or world.budget
         await world.load(models, sources or [SyntheticSource(name) for name in models])
         return world
@@ -163,7 +178,9 @@ class World:
             clock_ns=self.clock,
             offload=inline,
             observer=self.seen,
+            tracer=self.tracer,
         )
+        self.accounts = opener.accounts
         self.fleet = await opener.open(sources)
         # Warm-up ran in place: let the loop's time catch up with it.
         self.loop.now_s += self.clock.ahead_ns / 1e9

@@ -72,7 +72,8 @@ async def served(**limits: Any) -> AsyncIterator[Served]:
     )
     admin = Admin(opener, shelf, journal, time.time_ns, "run", AdminLimits(**limits))
     await admin.start([shelf.source(1)])
-    server = AdminServer(SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns), seen)
+    handlers = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
+    server = AdminServer(handlers, seen, admin.counts)
     port = await server.start("127.0.0.1", 0)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

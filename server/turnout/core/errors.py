@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from turnout.core.ids import printable
+
+if TYPE_CHECKING:
+    from turnout.core.assignment import Assignment
 
 _CHARACTERS_MAX = 1500
 
@@ -24,13 +28,18 @@ class Reason(Enum):
 
 class ServingError(Exception):
     """A request that Turnout refuses or could not serve. The message goes to the client: no path, no stack. It may
-    quote what the client wrote: it is made printable here, and cut where it is too long to be read."""
+    quote what the client wrote: it is made printable here, and cut where it is too long to be read.
+
+    Attributes:
+        assignment: who was to answer, where that had been decided; set on the way out.
+    """
 
     def __init__(self, reason: Reason, message: str, retry_after_ms: int | None = None) -> None:
         self.message = _shown(message)
         super().__init__(self.message)
         self.reason = reason
         self.retry_after_ms = retry_after_ms
+        self.assignment: Assignment | None = None
 
 
 class LoadError(Exception):

@@ -25,11 +25,7 @@ def log_e(bad: int, n: int, rate: float, prior: int = 1) -> float:
     Worked out as the evidence at the observed rate plus n times the Kullback-Leibler divergence from there (Loader's
     saddle point), because differences of lgamma lose five digits at n = 10^9.
     """
-    good, off = n - bad, bad / n - rate
-    # Near the observed rate both ratios are near 1: their logarithms are taken of the differences.
-    deviance = bad * log1p(off / rate) if bad else 0.0
-    deviance += good * log1p(-off / (1 - rate)) if good else 0.0
-    return _at_the_observed(bad, n, prior) + deviance
+    return _at_the_observed(bad, n, prior) + _deviance(bad, n, rate)
 
 
 def _at_the_observed(bad: int, n: int, prior: int) -> float:
@@ -40,6 +36,14 @@ def _at_the_observed(bad: int, n: int, prior: int) -> float:
         likelihood = _stirling(n) - _stirling(bad) - _stirling(good) + 0.5 * log(n / (2 * pi * bad * good))
     steps = sum(log((good + step) / (n + 1 + step)) for step in range(1, prior))
     return -log(n + 1) - likelihood + log(prior) + steps
+
+
+def _deviance(bad: int, n: int, rate: float) -> float:
+    """How much `log_e` grows from the observed rate to this one."""
+    good, off = n - bad, bad / n - rate
+    # Near the observed rate both ratios are near 1: their logarithms are taken of the differences.
+    deviance = bad * log1p(off / rate) if bad else 0.0
+    return deviance + (good * log1p(-off / (1 - rate)) if good else 0.0)
 
 
 def _stirling(n: int) -> float:
@@ -61,17 +65,15 @@ def bad_interval(bad: int, n: int, alpha: float, prior: int = 1) -> tuple[float,
     """
     if not n:
         return 0.0, 1.0
-    limit, observed = -log(alpha), bad / n
+    slack = -log(alpha) - _at_the_observed(bad, n, prior)
+    if not bad:
+        return 0.0, -expm1(-slack / n)
 
     def within(rate: float) -> bool:
-        return log_e(bad, n, rate, prior) < limit
+        return _deviance(bad, n, rate) < slack
 
-    low = _edge(within, _LOWEST, log(observed)) if bad else 0.0
-    if not bad:
-        return low, -expm1(-(limit - _at_the_observed(0, n, prior)) / n)
-    if bad == n:
-        return low, 1.0
-    return low, _edge(within, 0.0, log(observed))
+    low = _edge(within, _LOWEST, log(bad / n))
+    return low, _edge(within, 0.0, log(bad / n)) if bad < n else 1.0
 
 
 def _edge(within: Callable[[float], bool], outside: float, inside: float) -> float:

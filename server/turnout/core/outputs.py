@@ -26,11 +26,17 @@ def compare_output(
     if kind == "O":
         return _texts(name, live, shadow)
     columns = live.shape[-1] if live.ndim > 1 or (live.ndim and not batched) else 1
-    if kind not in "fV":
-        asked = [each for each in asked if each.method is not Method.EXACT and _fits(each, columns)]
-        if not asked:
-            return _integers(name, live, shadow, columns)
-    return _numbers(name, live, shadow, asked, columns, quantized)
+    if kind in "fV":
+        return _numbers(name, live, shadow, asked, columns, quantized)
+    others = [each for each in asked if each.method is not Method.EXACT and _fits(each, columns)]
+    if not others:
+        return _integers(name, live, shadow, columns)
+    found = _numbers(name, live, shadow, others, columns, quantized)
+    if len(others) < len(asked) and any(each.method is Method.EXACT for each in asked):
+        # Apart from the others, because doubles do not tell all integers apart.
+        exact = _integers(name, live, shadow, columns)
+        return max(found, exact, key=lambda output: output.result.severity)
+    return found
 
 
 def _unlike(live: Array, shadow: Array | None) -> str:
@@ -121,7 +127,9 @@ def _numbers(
         return OutputDivergence(name, Result.MATCH, usual(name, precision, columns, False))
     by_class = columns > 1 and (quantized or any(each.method in CLASS_METHODS for each in asked))
     apart = Apart(live, shadow, columns, by_class or 2 <= columns <= COLUMNS_MAX)
-    probable = apart.probable[0]
+    # Where a shadow's rows are no longer probabilities, the values are compared: that itself is a difference. Those of
+    # an int8 variant need not add up.
+    probable = apart.probable[0] and (apart.probable[1] or quantized)
     comparators = [completed(each, precision, probable) for each in asked if _fits(each, columns)]
     if not comparators:
         comparators = [usual(name, precision, columns, probable)]
@@ -182,7 +190,7 @@ def _judged(apart: Apart, comparator: Comparator) -> _Judgement:
             return _by_row(apart, comparator, 1 - overlaps, overlaps < (comparator.threshold or 0), 1.0)
         case Method.COSINE:
             return _by_distance(apart, comparator, apart.cosines(), 2.0)
-        case Method.JS:
+        case _:
             return _by_distance(apart, comparator, apart.js_distances(), 1.0)
 
 

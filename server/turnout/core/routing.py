@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from turnout.core.assignment import Choice
 from turnout.core.buckets import BASIS_POINTS, Span, bucket_of, salted, weights_of
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
@@ -74,8 +75,10 @@ class Route:
     # Derived once, for the hot path.
     weights: Mapping[str, int] = field(init=False, repr=False, compare=False)  # of the slots that have any, by name
     shadow_targets: tuple[tuple[ShadowRule, Target], ...] = field(init=False, repr=False, compare=False)
+    choice: Choice = field(init=False, repr=False, compare=False)  # of requests without a pin
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _salt: bytes = field(init=False, repr=False, compare=False)
+    _stable_slot: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         weights = {target.slot: weight for target, weight in weights_of(self.intervals).items()}
@@ -83,6 +86,8 @@ class Route:
         rules = {rule.slot: rule for rule in self.shadows}
         pairs = tuple((rules[target.slot], target) for target in self.targets if target.slot in rules)
         object.__setattr__(self, "shadow_targets", pairs)
+        object.__setattr__(self, "choice", Choice.ONLY if len(weights) == 1 else Choice.SPLIT)
+        object.__setattr__(self, "_stable_slot", self.stable.slot if self.stable is not None else "")
         object.__setattr__(self, "_ends", tuple(interval.end_bp for interval in self.intervals))
         object.__setattr__(self, "_salt", salted(self.sticky.salt or self.model))
         if not self.intervals:
@@ -121,9 +126,11 @@ class Route:
         return max(fits, key=self.weight_bp)
 
     def copies(self, inference_id: str, slot: str) -> list[tuple[ShadowRule, Target]]:
-        """Who gets a copy of a request that `slot` answers, by which rule."""
-        pairs = self.shadow_targets
-        return [(rule, target) for rule, target in pairs if target.slot != slot and rule.takes(inference_id)]
+        """Who gets a copy of a request that `slot` has answered, by which rule: nobody, unless it is the stable one,
+        whose answers are what others are held against."""
+        if slot != self._stable_slot:
+            return []
+        return [(rule, target) for rule, target in self.shadow_targets if rule.takes(inference_id)]
 
     def weight_bp(self, target: Target) -> int:
         """The target's share of routed traffic, in basis points."""

@@ -106,7 +106,10 @@ class _Sum:
     high: float = float("-inf")
 
     def add(self, value: float) -> None:
-        self.merge(_Sum(1, value, value, value))
+        self.n += 1
+        self.total += value
+        self.low = min(self.low, value)
+        self.high = max(self.high, value)
 
     def merge(self, other: _Sum) -> None:
         self.n += other.n
@@ -129,10 +132,15 @@ class _OutputTally:
         self.pairs += 1
         self.bad += output.result.bad
         self.nonfinite += output.live_nonfinite > 0 or output.shadow_nonfinite > 0
+        if output.comparator is None:  # another shape: nothing was measured
+            return
+        sums = self.sums
         for name in _MEASURES:
             value = getattr(output, name)
-            if value is not None and isfinite(value) and output.comparator is not None:
-                self.sums.setdefault(name, _Sum()).add(value)
+            if value is not None and isfinite(value):
+                if name not in sums:
+                    sums[name] = _Sum()
+                sums[name].add(value)
         ties = frozenset(output.near_ties)
         for row, (live, shadow) in enumerate(zip(output.live_classes, output.shadow_classes, strict=True)):
             self.classes[_named(names, live), _named(names, shadow), row in ties] += 1

@@ -7,8 +7,10 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from turnout.core.assignment import Choice
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
+from turnout.core.tracing import TraceContext
 from turnout_wire.tensors import Array, DataType, TensorError
 
 ANY = -1  # a dimension that the model leaves open
@@ -106,17 +108,21 @@ class InferenceRequest:
     timeout_ns: int = 0  # how long it may wait in the queue, as far as the model's queue policy lets it say; 0: no wish
     priority: int = 0  # 1 is the highest; 0: no wish
     classes: Mapping[str, int] = field(default_factory=dict)  # outputs to answer as their k largest elements
+    trace: TraceContext | None = None  # its span, where it is traced
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where one request's time went, in nanoseconds; the compute figures are its whole batch's."""
+    """Where one request's time went, in nanoseconds; the compute figures are its whole batch's. `started_ns` is when
+    that began, monotonic; `batch` its span, where a request in it is traced."""
 
     queue_ns: int
     compute_input_ns: int
     compute_infer_ns: int
     compute_output_ns: int
     batch_rows: int
+    started_ns: int = 0
+    batch: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,7 @@ class InferenceResponse:
     generation: int
     outputs: tuple[tuple[TensorSpec, Array], ...]
     timings: Timings
+    choice: Choice = Choice.ONLY
 
 
 @dataclass(frozen=True, slots=True)

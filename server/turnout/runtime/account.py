@@ -3,17 +3,26 @@ thread only, read by ModelStatistics, the admin service and telemetry. It counts
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeAlias
 
 from turnout.core.errors import Reason
 from turnout.core.ids import Revision
 from turnout.core.sketch import Sketch
 from turnout.core.tensors import Timings
+from turnout.core.tracing import TraceContext
 
-_CLOSED_MAX = 256  # accounts of what is loaded no more: a reader that comes now and then still sees their last counts
+_CLOSED_MAX = 256  # of what is loaded no more: a reader that comes now and then still sees its last counts
+
+# Of durations: those of OpenTelemetry's RPC conventions, and finer ones below: small models answer in less than 1 ms.
+BOUNDS_NS = (
+    *(250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 75_000_000, 100_000_000),
+    *(250_000_000, 500_000_000, 750_000_000, 1_000_000_000, 2_500_000_000, 5_000_000_000, 7_500_000_000),
+    10_000_000_000,
+)
 
 
 class Outcome(Enum):
@@ -35,10 +44,20 @@ OUTCOME_OF: dict[Reason, Outcome] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One request that was traced: how long it took, and when it ended on the monotonic clock."""
+
+    duration_ns: int
+    trace: TraceContext
+    ended_ns: int
+
+
 @dataclass(slots=True)
 class Tally:
     """Requests that ended in one outcome. Sums over requests; a request's compute time is its whole batch's. The
-    sketches are of nanoseconds: from arrival to answer, and in the queue (of successes only)."""
+    sketches are of nanoseconds: from arrival to answer, and in the queue (of successes only). `exemplars` has the last
+    traced request of each bucket of BOUNDS_NS."""
 
     requests: int = 0
     rows: int = 0
@@ -49,6 +68,7 @@ class Tally:
     compute_output_ns: int = 0
     durations: Sketch = field(default_factory=Sketch)
     queueing: Sketch = field(default_factory=Sketch)
+    exemplars: dict[int, Exemplar] = field(default_factory=dict)
 
     def plus(self, other: Tally) -> Tally:
         return Tally(
@@ -61,7 +81,15 @@ class Tally:
             self.compute_output_ns + other.compute_output_ns,
             self.durations.merged(other.durations),
             self.queueing.merged(other.queueing),
+            _last({**self.exemplars}, other.exemplars),
         )
+
+
+def _last(ours: dict[int, Exemplar], theirs: dict[int, Exemplar]) -> dict[int, Exemplar]:
+    for bucket, exemplar in theirs.items():
+        if bucket not in ours or ours[bucket].ended_ns < exemplar.ended_ns:
+            ours[bucket] = exemplar
+    return ours
 
 
 @dataclass(slots=True)
@@ -72,6 +100,14 @@ class BatchTally:
     compute_input_ns: int = 0
     compute_infer_ns: int = 0
     compute_output_ns: int = 0
+
+    def plus(self, other: BatchTally) -> BatchTally:
+        return BatchTally(
+            self.runs + other.runs,
+            self.compute_input_ns + other.compute_input_ns,
+            self.compute_infer_ns + other.compute_infer_ns,
+            self.compute_output_ns + other.compute_output_ns,
+        )
 
 
 def _tallies() -> dict[Outcome, Tally]:
@@ -95,8 +131,16 @@ class Account:
     last_success_ns: int | None = None
 
     def record_request(
-        self, outcome: Outcome, rows: int, duration_ns: int, timings: Timings | None = None, pinned: bool = False
+        self,
+        outcome: Outcome,
+        rows: int,
+        duration_ns: int,
+        timings: Timings | None = None,
+        pinned: bool = False,
+        trace: TraceContext | None = None,
+        ended_ns: int = 0,
     ) -> None:
+        """`trace`: of a request that is traced, with the time of its end; it becomes its bucket's exemplar."""
         tally = (self.pinned if pinned else self.routed)[outcome]
         tally.requests += 1
         tally.rows += rows
@@ -108,6 +152,8 @@ class Account:
             tally.compute_input_ns += timings.compute_input_ns
             tally.compute_infer_ns += timings.compute_infer_ns
             tally.compute_output_ns += timings.compute_output_ns
+        if trace is not None:
+            tally.exemplars[bisect_left(BOUNDS_NS, duration_ns)] = Exemplar(duration_ns, trace, ended_ns)
 
     def tally(self, outcome: Outcome) -> Tally:
         """Of all requests that ended so, routed and pinned."""
@@ -121,32 +167,65 @@ class Account:
         tally.compute_output_ns += timings.compute_output_ns
         self.runs.observe(timings.compute_infer_ns)
 
+    def plus(self, other: Account) -> Account:
+        """Both together."""
+        batches = dict(self.batches)
+        for rows, tally in other.batches.items():
+            batches[rows] = batches.get(rows, BatchTally()).plus(tally)
+        successes = [ns for ns in (self.last_success_ns, other.last_success_ns) if ns is not None]
+        return Account(
+            {outcome: self.routed[outcome].plus(other.routed[outcome]) for outcome in Outcome},
+            {outcome: self.pinned[outcome].plus(other.pinned[outcome]) for outcome in Outcome},
+            batches,
+            self.runs.merged(other.runs),
+            max(successes, default=None),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """One load of a revision into a slot, and what was counted of it."""
+    """Loads of a revision into a slot, and what was counted of them."""
 
     slot: str
     revision: Revision
     account: Account
 
 
+_Key: TypeAlias = tuple[str, str, str]
+
+
 class Accounts:
-    """The accounts of all loads, also of what was unloaded meanwhile, as far back as there is room. Whoever adds up
-    those of one slot and revision gets counts that only grow, until the oldest are forgotten."""
+    """The accounts of all loads. Those of what is loaded no more are added up by slot and revision, so that the sums of
+    each only grow; where there are too many, the one that ended first is forgotten, as a whole."""
 
     def __init__(self, closed_max: int = _CLOSED_MAX) -> None:
         self._open: dict[tuple[str, str], Loading] = {}
-        self._closed: deque[Loading] = deque(maxlen=closed_max)
+        self._closed: dict[_Key, Loading] = {}  # what ended first comes first
+        self._closed_max = closed_max
 
     def open(self, slot: str, revision: Revision) -> Account:
         """A new account, for what is loaded now; the one before it of this slot takes no more."""
         place = (revision.model, slot)
-        if (before := self._open.get(place)) is not None:
-            self._closed.append(before)
+        before = self._open.get(place)
         self._open[place] = Loading(slot, revision, Account())
+        if before is not None:
+            self._close(before)
         return self._open[place].account
 
     def __iter__(self) -> Iterator[Loading]:
-        yield from self._closed
+        yield from self._closed.values()
         yield from self._open.values()
+
+    def _close(self, load: Loading) -> None:
+        earlier = self._closed.pop(_key(load), None)
+        account = load.account if earlier is None else earlier.account.plus(load.account)
+        self._closed[_key(load)] = Loading(load.slot, load.revision, account)
+        if len(self._closed) > self._closed_max:
+            loaded = {_key(load) for load in self._open.values()}  # what these have counted before must not go
+            oldest = next((key for key in self._closed if key not in loaded), None)
+            if oldest is not None:
+                del self._closed[oldest]
+
+
+def _key(load: Loading) -> _Key:
+    return load.revision.model, load.slot, str(load.revision)

@@ -10,6 +10,7 @@ from turnout.core.ids import Revision
 from turnout.core.shadow_rules import ShadowLimits
 from turnout.core.slots import SlotState
 from turnout.runtime.controller import Controller
+from turnout.runtime.counts import CountingObserver, Counts
 from turnout.runtime.demands import Demands
 from turnout.runtime.events import Events
 from turnout.runtime.fleet import Fleet
@@ -49,14 +50,16 @@ class Admin:
         run_id: str,
         limits: AdminLimits,
     ) -> None:
+        self.counts = counts = Counts()
+        opener = replace(opener, observer=CountingObserver(opener.observer, counts))
         if limits.memory_bytes_max:  # what a model takes is known when it is loaded: one after the other
             opener = replace(opener, loads=asyncio.Semaphore(1))
         self.fleet = Fleet()
         self.limits = limits
         self.events = Events(run_id)
-        ledger = Ledger(journal, opener.offload)
+        ledger = Ledger(journal, opener.offload, counts)
         works = Works(opener, _Steps(opener.observer, self._stepped))
-        self.controller = Controller(self.fleet, works, ledger, self.events, now_ns, limits.require_etag)
+        self.controller = Controller(self.fleet, works, ledger, self.events, now_ns, counts, limits.require_etag)
         demands = Demands(self.fleet, limits.memory_bytes_max)
         self.operations = Operations(self.controller, revisions, opener.offload, demands, limits.shadow)
         self.requests = Requests(ledger, now_ns)

@@ -21,8 +21,9 @@ from turnout.core.tensors import Admission, InferenceRequest, check
 from turnout.runtime.account import Account
 from turnout.runtime.budget import Budget
 from turnout.runtime.jobs import Answer, Job, Report, SlotLimits
-from turnout.runtime.ports import ClockNs, Executors, Observer, Session
+from turnout.runtime.ports import ClockNs, Executors, Observer, Session, Tracer
 from turnout.runtime.runner import Runner, expired
+from turnout.runtime.tracing import NO_TRACER
 
 
 class Batcher:
@@ -44,6 +45,7 @@ class Batcher:
         clock_ns: ClockNs,
         observer: Observer,
         profile_ns: Mapping[int, int],
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._signature = spec.signature
         self._policy = spec.policy
@@ -53,8 +55,9 @@ class Batcher:
         self._account = account
         self._clock_ns = clock_ns
         self._observer = observer
+        self._tracer = tracer
         padded_rows = sorted(profile_ns) if spec.policy.padded and spec.signature.rows_max else []
-        self._runner = Runner(revision, spec, sessions, limits, clock_ns, observer, padded_rows)
+        self._runner = Runner(revision, spec, sessions, limits, clock_ns, observer, padded_rows, tracer)
         rows_max = max(spec.signature.rows_max, 1)
         gathers = limits.gathers if spec.policy.gathers is None else spec.policy.gathers
         kappas = KAPPAS if gathers and not spec.policy.waits_for_size else (0.0,)
@@ -140,6 +143,8 @@ class Batcher:
     def deliver(self, report: Report) -> None:
         for timings in report.runs:
             self._account.record_run(timings)
+        for batch in report.traced:
+            self._tracer.batch_ended(batch)
         if self._policy.preserve_ordering:
             self._order.update(report.outcomes)
             self._deliver_in_order()

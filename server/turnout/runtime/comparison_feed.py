@@ -9,25 +9,35 @@ from contextlib import contextmanager
 
 from turnout.core.records import Compared, ShadowReport
 from turnout.core.sampling import Export
+from turnout.runtime.ports import ComparisonSink
 
 PAIRS_MAX = 1024  # that a watcher may lag behind; then it misses the oldest
 Event = Export[Compared] | ShadowReport
 
 
 class ComparisonFeed:
-    """Used on the loop thread only."""
+    """Used on the loop thread only.
 
-    def __init__(self) -> None:
+    Args:
+        others: are told of everything too.
+    """
+
+    def __init__(self, *others: ComparisonSink) -> None:
+        self._others = others
         self._watchers: set[Watcher] = set()
 
     def compared(self, told: Export[Compared]) -> None:
         pair = told.record.pair
         for watcher in self._watchers:
             watcher.put(told, pair.copy.request.model, pair.shadow.slot)
+        for other in self._others:
+            other.compared(told)
 
     def summarised(self, report: ShadowReport) -> None:
         for watcher in self._watchers:
             watcher.put_report(report)
+        for other in self._others:
+            other.summarised(report)
 
     @contextmanager
     def watch(self, model: str | None, slot: str | None) -> Iterator[Watcher]:

@@ -23,7 +23,9 @@ from turnout.core.commands import (
     Loaded,
     Lost,
     Rollback,
+    SetWeights,
     Step,
+    Swap,
     Unloaded,
 )
 from turnout.core.control import etag_of, step
@@ -31,13 +33,14 @@ from turnout.core.errors import ControlError, Refusal, ServingError
 from turnout.core.slots import SlotState
 from turnout.core.snapshot import Line
 from turnout.core.traffic import Traffic
+from turnout.runtime.counts import Counts
 from turnout.runtime.events import Events
 from turnout.runtime.fleet import Fleet, Model
 from turnout.runtime.ledger import Ledger
 from turnout.runtime.ports import ClockNs, JournalError
 from turnout.runtime.requests import SERVER, Ask, lines_of, undone
 from turnout.runtime.slot import Slot
-from turnout.runtime.views import ModelView, view_of
+from turnout.runtime.views import Health, ModelView, health_of, view_of
 from turnout.runtime.works import Order, Works
 
 T = TypeVar("T")
@@ -72,6 +75,7 @@ class Controller:
         ledger: Ledger,
         events: Events,
         now_ns: ClockNs,
+        counts: Counts,
         require_etag: bool = False,
     ) -> None:
         self.fleet = fleet
@@ -79,6 +83,7 @@ class Controller:
         self.ledger = ledger
         self.events = events
         self.now_ns = now_ns
+        self._counts = counts
         self._require_etag = require_etag
         self._desks: dict[str, Desk] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -131,6 +136,11 @@ class Controller:
         """
         return self._view(self.desk(name))
 
+    def health(self) -> list[tuple[str, Health]]:
+        """Of every model, for little."""
+        desks = self._desks.items()
+        return [(name, health_of(desk.model, desk.state, self._trouble(desk))) for name, desk in desks]
+
     async def change(self, name: str, command: Command, ask: Ask, order: Order | None = None) -> Step:
         """Carry out a command, or with `validate_only` check it; to its end, also when the caller leaves. `order`: what
         its Fill is to load.
@@ -141,7 +151,11 @@ class Controller:
         desk = self.desk_or_new(name) if isinstance(command, Load) else self.desk(name)
         if ask.validate_only:
             return self._checked(desk, command, ask)
-        return await self._to_the_end(self._change(desk, command, ask, order))
+        asked_ns = self.now_ns()
+        step = await self._to_the_end(self._change(desk, command, ask, order))
+        if step.changes and isinstance(command, Swap | SetWeights):
+            self._counts.moved(name, "swap" if isinstance(command, Swap) else "weights", self.now_ns() - asked_ns)
+        return step
 
     async def _change(self, desk: Desk, command: Command, ask: Ask, order: Order | None) -> Step:
         name = desk.model.name
@@ -178,9 +192,11 @@ class Controller:
         step = self._checked(desk, command, ask)
         if ask.validate_only or not (step.changes or desk.rollbacks or desk.lock.locked()):
             return step
-        lines = lines_of(name, step.changes, ask, self.now_ns())
+        asked_ns = self.now_ns()
+        lines = lines_of(name, step.changes, ask, asked_ns)
         desk.rollbacks += 1
         self._carry_out(desk, step, None)
+        self._counts.moved(name, "rollback", self.now_ns() - asked_ns)
         await self._to_the_end(self._journal_rollback(desk, lines, ask))
         return step
 
@@ -344,10 +360,12 @@ class Controller:
             self.events.publish("slot", self._view(desk), None)
 
     def _view(self, desk: Desk) -> ModelView:
-        owes = self.ledger.owes(desk.model.name)
-        trouble = "the journal cannot be written, and may not say what is in force" if owes else ""
-        view = view_of(desk.model, desk.state, self.now_ns(), trouble)
+        view = view_of(desk.model, desk.state, self.now_ns(), self._trouble(desk))
         return replace(view, message="; ".join(filter(None, (view.message, desk.note))))
+
+    def _trouble(self, desk: Desk) -> str:
+        owes = self.ledger.owes(desk.model.name)
+        return "the journal cannot be written, and may not say what is in force" if owes else ""
 
 
 def _etag(desk: Desk, slot: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from turnout.core.assignment import Assignment
 from turnout.core.batching import Entry
 from turnout.core.buckets import BASIS_POINTS
 from turnout.core.errors import Reason, ServingError
@@ -68,6 +69,10 @@ class Dispatcher:
         found.find(version, slot)
         return found.route
 
+    def knows(self, model: str) -> bool:
+        """Whether there is a model of this name, served or not."""
+        return model in self._fleet
+
     def infer(self, request: InferenceRequest, on_done: OnDone) -> Ticket:
         """Send a request on its way; `on_done` is called once, later, on the loop thread, unless it is cancelled.
 
@@ -118,6 +123,7 @@ class Ticket:
             self._entry = self._lease.cargo.batcher.submit(self)
         except ServingError as refusal:
             self._close(OUTCOME_OF.get(refusal.reason, Outcome.FAILED))
+            refusal.assignment = self._assignment()
             if not self._resubmit(refusal):
                 raise
         except Exception:
@@ -128,6 +134,7 @@ class Ticket:
         """The batcher's answer. A request that was cancelled while it ran is counted as such, and nobody is told."""
         if isinstance(outcome, ServingError):
             result, answer = OUTCOME_OF.get(outcome.reason, Outcome.FAILED), None
+            outcome.assignment = self._assignment()
         else:
             result, answer = Outcome.SUCCESS, outcome
         self._close(result if self._wanted else Outcome.CANCELLED, answer)
@@ -180,13 +187,18 @@ class Ticket:
         account = self._lease.slot.account
         rows = self._entry.rows if self._entry is not None else 0
         duration_ns = now_ns - self._started_ns
-        account.record_request(result, rows, duration_ns, answer.timings if answer else None, self._lease.pinned)
+        timings = answer.timings if answer else None
+        account.record_request(result, rows, duration_ns, timings, self._lease.pinned, self.request.trace, now_ns)
         if result is Outcome.SUCCESS:
             account.last_success_ns = now_ns
         if self._entry is not None:
             self._lease.cargo.batcher.release(self._entry)
             self._entry = None  # it holds this ticket: the tensors of both would wait for the garbage collector
         self._lease.slot.release()
+
+    def _assignment(self) -> Assignment:
+        lease = self._lease
+        return Assignment(lease.slot.name, lease.cargo.revision, lease.generation, lease.choice)
 
     def _response(self, answer: Answer) -> InferenceResponse:
         cargo = self._lease.cargo
@@ -201,4 +213,5 @@ class Ticket:
             generation=self._lease.generation,
             outputs=tuple((specs[name], answer.outputs[name]) for name in names),
             timings=answer.timings,
+            choice=self._lease.choice,
         )

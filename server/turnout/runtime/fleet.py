@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from turnout.core.assignment import Choice
 from turnout.core.errors import Reason, ServingError
 from turnout.core.routing import Route
 from turnout.core.slots import SlotState
@@ -22,6 +23,7 @@ class Lease:
     cargo: Cargo
     generation: int
     pinned: bool = False  # the request said who shall answer: it tells nothing about the split
+    choice: Choice = Choice.ONLY
 
 
 @dataclass(slots=True)
@@ -91,10 +93,11 @@ class Model:
     def lease(self, request: InferenceRequest, coin: int) -> Lease:
         """Route a request and lease its slot, with nothing in between."""
         pinned = request.version is not None or request.slot is not None
-        slot, generation = self._decide(request.version, request.slot, coin, request.sticky_key)
-        if not pinned:
-            self.routed[slot.name] = self.routed.get(slot.name, 0) + 1
-        return Lease(slot, slot.lease(), generation, pinned)
+        slot, route = self._decide(request.version, request.slot, coin, request.sticky_key)
+        if pinned:
+            return Lease(slot, slot.lease(), route.generation, pinned, Choice.PIN)
+        self.routed[slot.name] = self.routed.get(slot.name, 0) + 1
+        return Lease(slot, slot.lease(), route.generation, pinned, route.choice)
 
     def lease_stable(self, instead_of: Lease) -> Lease | None:
         """The stable slot, for a routed request that another slot failed; None: there is no other that is READY. Chance
@@ -103,9 +106,11 @@ class Model:
         if stable is None or self.route is None or instead_of.pinned or stable.slot == instead_of.slot.name:
             return None
         slot = self.slots[stable.slot]
-        return Lease(slot, slot.lease(), self.route.generation, pinned=True) if slot.state is SlotState.READY else None
+        if slot.state is not SlotState.READY:
+            return None
+        return Lease(slot, slot.lease(), self.route.generation, True, Choice.FALLBACK)
 
-    def _decide(self, version: int | None, slot: str | None, coin: int, key: str | None = None) -> tuple[Slot, int]:
+    def _decide(self, version: int | None, slot: str | None, coin: int, key: str | None = None) -> tuple[Slot, Route]:
         if self.route is None:
             raise self._unroutable()
         try:
@@ -113,7 +118,7 @@ class Model:
         except ServingError:
             self._refuse_unready(version, slot)
             raise
-        return self.slots[target.slot], self.route.generation
+        return self.slots[target.slot], self.route
 
     def _unroutable(self) -> ServingError:
         if any(slot.state in _ON_THE_WAY for slot in self.slots.values()):
@@ -139,6 +144,9 @@ class Fleet:
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
 
     def add(self, model: Model) -> None:
         self._models[model.name] = model

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from turnout.core.batching import Entry
 from turnout.core.errors import ServingError
 from turnout.core.tensors import InferenceRequest, Timings
+from turnout.runtime.tracing import EndedBatch
 from turnout_wire.tensors import Array
 
 
@@ -46,7 +47,8 @@ class SlotLimits:
 
 @dataclass(slots=True)
 class Report:
-    """What one decision came to: an outcome per entry, and the model runs that it took."""
+    """What one decision came to: an outcome per entry, the model runs that it took, and those that are traced."""
 
     outcomes: list[tuple[Entry[Job], Answer | ServingError]]
     runs: list[Timings]
+    traced: list[EndedBatch] = field(default_factory=list)

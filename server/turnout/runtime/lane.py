@@ -189,7 +189,7 @@ class Replay:
         self, copy: Copy, slot: Slot, deadline_ns: int, ended: Callable[[Copy, Answer | ServingError], None]
     ) -> None:
         self.request: InferenceRequest = replace(
-            copy.request, deadline_ns=copy.offered_ns + deadline_ns, timeout_ns=0, priority=0
+            copy.request, deadline_ns=copy.offered_ns + deadline_ns, timeout_ns=0, priority=0, trace=None
         )
         self._copy = copy
         self._slot = slot

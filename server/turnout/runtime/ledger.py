@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from turnout.core.snapshot import Line, Remembered
 from turnout.core.traffic import Traffic
-from turnout.runtime.ports import Journal, Offload
+from turnout.runtime.counts import Counts
+from turnout.runtime.ports import Journal, JournalError, Offload
 
 _VOID_MAX = 10_000  # while the journal cannot be written; of older ones, a replay may then say that they were done
 
@@ -16,8 +17,9 @@ _VOID_MAX = 10_000  # while the journal cannot be written; of older ones, a repl
 class Ledger:
     """Used on the loop thread; for one model, one call at a time."""
 
-    def __init__(self, journal: Journal, offload: Offload) -> None:
+    def __init__(self, journal: Journal, offload: Offload, counts: Counts) -> None:
         self._journal = journal
+        self._counts = counts
         self._offload = offload
         self._versions: dict[str, int] = {}
         # Models of which a write failed and may be there all the same, and the lines that would take it back.
@@ -76,7 +78,9 @@ class Ledger:
             expected = self._versions.get(model, 0)
             stored = replace(state, version=expected + 1)
             numbered = await self._offload(self._journal.commit, expected, stored, [*owed, *lines], request, void)
-        except BaseException:  # also a caller that leaves: the thread that writes goes on
+        except BaseException as error:  # also a caller that leaves: the thread that writes goes on
+            if isinstance(error, JournalError):
+                self._counts.journal_failures += 1
             self._doubtful[model] = undo
             if request is not None:
                 self.void(model, request.request_id)

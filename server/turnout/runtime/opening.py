@@ -21,8 +21,9 @@ from turnout.runtime.budget import Budget
 from turnout.runtime.fleet import Fleet, Model
 from turnout.runtime.gates import Gates, MessageLimit
 from turnout.runtime.jobs import SlotLimits
-from turnout.runtime.ports import Backend, ClockNs, Executors, Loaded, ModelSource, Observer, Offload
+from turnout.runtime.ports import Backend, ClockNs, Executors, Loaded, ModelSource, Observer, Offload, Tracer
 from turnout.runtime.slot import Cargo, Slot
+from turnout.runtime.tracing import NO_TRACER
 from turnout.runtime.warmup import Doubt, doubt_batching, warm
 
 # At a time, also of those that were called off: each takes a model's memory, a pre-flight process and a thread. Two, so
@@ -41,6 +42,7 @@ class Opener:
     clock_ns: ClockNs
     offload: Offload
     observer: Observer
+    tracer: Tracer = NO_TRACER
     warmup_bytes_max: int = 1 << 28
     message_limit: MessageLimit = field(default_factory=MessageLimit)
     accounts: Accounts = field(default_factory=Accounts)
@@ -118,6 +120,7 @@ class Opener:
             self.clock_ns,
             self.observer,
             profile_ns,
+            self.tracer,
         )
         batcher.start()
         slot.warnings = spec.warnings + loaded.warnings + warnings + ((note,) if note else ())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from turnout.core.batching import Decision
@@ -15,7 +16,9 @@ from turnout.core.sampling import Export
 from turnout.core.slots import SlotState
 from turnout.core.snapshot import Line, Remembered
 from turnout.core.tensors import Signature, Tensors
+from turnout.core.tracing import TraceContext
 from turnout.core.traffic import Traffic
+from turnout.runtime.tracing import EndedBatch, EndedRequest
 from turnout_wire.tensors import Array
 
 P = ParamSpec("P")
@@ -122,7 +125,7 @@ class Offload(Protocol):
 
 
 class Observer(Protocol):
-    """Told about what an operator should see; must not block or raise."""
+    """Told about what an operator should see; must not block or raise. `trace`: of the request that it is about."""
 
     def slot_changed(
         self,
@@ -134,8 +137,58 @@ class Observer(Protocol):
         cause: BaseException | None,
     ) -> None: ...
     def noticed(self, what: str) -> None: ...
-    def handler_failed(self, method: str, error_id: str, error: BaseException) -> None: ...
-    def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None: ...
+    def handler_failed(
+        self, method: str, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None: ...
+    def run_failed(
+        self, revision: Revision, rows: int, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None: ...
+
+
+class Tracer(Protocol):
+    """Keeps what became of requests and batches, told when they have ended. Nothing of it may block or raise.
+
+    Called on the loop thread, but for `batch`.
+    """
+
+    @property
+    def on(self) -> bool:
+        """False: it never keeps anything."""
+
+    @property
+    def slow_ns(self) -> int:
+        """A request that takes so long is kept even if it is not traced."""
+
+    def begin(self, traceparent: str | None, state: str) -> TraceContext | None:
+        """A request comes, with the caller's headers: its span, if it is traced."""
+
+    def capture(self, traceparent: str | None, state: str) -> TraceContext | None:
+        """A request that is not traced has ended in a way to be kept: its span, if there is room for one more."""
+
+    def batch(self) -> TraceContext:
+        """The span of a batch with a traced request in it."""
+
+    def request_ended(self, ended: EndedRequest) -> None: ...
+    def batch_ended(self, ended: EndedBatch) -> None: ...
+
+
+class Severity(Enum):
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+class EventLog(Protocol):
+    """Where events for analysis go, by a name and attributes that are documented; nowhere, where nobody collects them.
+    Must not block or raise."""
+
+    def emit(
+        self,
+        name: str,
+        severity: Severity,
+        attributes: Mapping[str, str | int | float | bool],
+        trace: TraceContext | None = None,
+    ) -> None: ...
 
 
 class ComparisonSink(Protocol):
@@ -153,6 +206,9 @@ class PairStore(Protocol):
 
     def keep(self, told: Export[Compared]) -> str:
         """Where they can be found, by and by; "": they are not kept."""
+
+    async def stop(self) -> None:
+        """Wait for what is being written; forget what is not."""
 
 
 class JournalError(Exception):

@@ -19,9 +19,11 @@ from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
 from turnout.core.model import ModelSpec
 from turnout.core.tensors import InferenceRequest, Timings
+from turnout.core.tracing import TraceContext
 from turnout.runtime.assembly import InputBuffers, split
 from turnout.runtime.jobs import Answer, Job, Report, SlotLimits
-from turnout.runtime.ports import ClockNs, Observer, Session
+from turnout.runtime.ports import ClockNs, Observer, Session, Tracer
+from turnout.runtime.tracing import NO_TRACER, EndedBatch
 from turnout_wire.tensors import Array
 
 
@@ -41,6 +43,7 @@ class Runner:
         clock_ns: ClockNs,
         observer: Observer,
         padded_rows: Sequence[int] = (),
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._revision = revision
         self._spec = spec
@@ -49,6 +52,7 @@ class Runner:
         self._limits = limits
         self._clock_ns = clock_ns
         self._observer = observer
+        self._tracer = tracer
         self._buffers = [InputBuffers(spec.signature, padded_rows) for _ in sessions]
 
     def run(self, executor: int, batch: Sequence[Entry[Job]], report: Report) -> None:
@@ -57,7 +61,7 @@ class Runner:
             self._run_and_isolate(executor, batch, report)
         except Exception as error:  # noqa: BLE001 - a fault of our own: nobody may wait for ever for it
             ended = {entry for entry, _ in report.outcomes}
-            report.outcomes += [(e, self._failed(e.rows, error)) for e in batch if e not in ended]
+            report.outcomes += [(e, self._failed(e.rows, error, e.item.request.trace)) for e in batch if e not in ended]
 
     def _run_and_isolate(self, executor: int, batch: Sequence[Entry[Job]], report: Report) -> None:
         """Run a batch; when that fails, each half alone, until those at fault are alone or the bound is met."""
@@ -72,11 +76,15 @@ class Runner:
                 report.outcomes += [(entry, self._unresolved()) for entry in group]
                 continue
             runs_left -= 1
+            traced = self._traced(group, started_ns, report) if self._tracer.on else None
             try:
-                self._run_once(executor, group, started_ns, report)
+                self._run_once(executor, group, started_ns, report, traced)
             except Exception as error:  # noqa: BLE001 - whatever a model run raises fails its request, never an executor
+                if traced is not None:
+                    traced.ended_ns = self._clock_ns()
                 if len(group) == 1:
-                    report.outcomes.append((group[0], self._failed(group[0].rows, error)))
+                    failure = self._failed(group[0].rows, error, group[0].item.request.trace)
+                    report.outcomes.append((group[0], failure))
                 else:
                     middle = len(group) // 2
                     groups += [group[middle:], group[:middle]]
@@ -90,7 +98,24 @@ class Runner:
                 report.outcomes.append((entry, expired(entry.item.request)))
         return live
 
-    def _run_once(self, executor: int, batch: Sequence[Entry[Job]], started_ns: int, report: Report) -> None:
+    def _traced(self, group: Sequence[Entry[Job]], started_ns: int, report: Report) -> EndedBatch | None:
+        """What is told of a run with traced requests in it; None: there are none."""
+        links = [trace for entry in group if (trace := entry.item.request.trace) is not None]
+        if not links:
+            return None
+        rows = sum(entry.rows for entry in group)
+        traced = EndedBatch(self._tracer.batch(), self._revision, links, len(group), rows, started_ns)
+        report.traced.append(traced)
+        return traced
+
+    def _run_once(
+        self,
+        executor: int,
+        batch: Sequence[Entry[Job]],
+        started_ns: int,
+        report: Report,
+        traced: EndedBatch | None,
+    ) -> None:
         names = self._wanted(batch)
         rows = [entry.rows for entry in batch]
         buffers = self._buffers[executor]
@@ -101,10 +126,14 @@ class Runner:
         ran_ns = self._clock_ns()
         shares = split(self._signature, dict(zip(names, arrays, strict=True)), rows, padding)
         suspect = self._spec.refuse_nonfinite and not all(map(_is_finite, arrays))
-        compute = (assembled_ns - started_ns, ran_ns - assembled_ns, self._clock_ns() - ran_ns, sum(rows))
+        ended_ns = self._clock_ns()
+        compute = (assembled_ns - started_ns, ran_ns - assembled_ns, ended_ns - ran_ns, sum(rows), started_ns)
         report.runs.append(Timings(0, *compute))
+        place = None
+        if traced is not None:
+            place, traced.ended_ns, traced.timings = traced.trace, ended_ns, report.runs[-1]
         for entry, outputs in zip(batch, shares, strict=True):
-            timings = Timings(started_ns - entry.enqueued_ns, *compute)
+            timings = Timings(started_ns - entry.enqueued_ns, *compute, place)
             report.outcomes.append((entry, self._finished(entry.item.request, outputs, timings, suspect)))
 
     def _wanted(self, batch: Sequence[Entry[Job]]) -> Sequence[str]:
@@ -131,7 +160,7 @@ class Runner:
         except ServingError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a fault of our own
-            return self._failed(timings.batch_rows, error)
+            return self._failed(timings.batch_rows, error, request.trace)
         return Answer(outputs, timings)
 
     def _refuse_nonfinite(self, outputs: Mapping[str, Array]) -> None:
@@ -155,11 +184,11 @@ class Runner:
             bound -= answers[name].size
         return answers
 
-    def _failed(self, rows: int, error: Exception) -> ServingError:
+    def _failed(self, rows: int, error: Exception, trace: TraceContext | None) -> ServingError:
         """The runtime's own words may name paths and other tenants' data, so the client gets an id to quote."""
         error_id = secrets.token_hex(8)
         with contextlib.suppress(Exception):  # an observer that breaks its promise costs a log line, not an answer
-            self._observer.run_failed(self._revision, rows, error_id, error)
+            self._observer.run_failed(self._revision, rows, error_id, error, trace)
         return ServingError(
             Reason.EXECUTION_FAILED, f"model '{self._revision.model}' failed to run this request (error id {error_id})"
         )

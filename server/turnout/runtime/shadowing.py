@@ -47,7 +47,6 @@ class Shadowing:
 
     def __init__(
         self,
-        model: str,
         rule: ShadowRule,
         live: Live,
         slot: Slot,
@@ -58,7 +57,6 @@ class Shadowing:
         account: ShadowAccount,
         told: Callable[[Compared], None],
     ) -> None:
-        self.model = model
         self.rule = rule
         self._references = References(_REFERENCES_MAX)
         self._live = live
@@ -76,7 +74,7 @@ class Shadowing:
         self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop)
         self._noise = Lane(live.slot, live.revision, live.slot, gentle, clock_ns, self._paired, _uncounted)
 
-    def fits(self, rule: ShadowRule, live: Revision, shadow: Revision | None) -> bool:
+    def fits(self, rule: ShadowRule, live: Revision, shadow: Revision) -> bool:
         """Whether this is still what is to be compared."""
         return rule == self.rule and live == self._live.revision and shadow == self._revision
 
@@ -86,9 +84,19 @@ class Shadowing:
         if noise and copy.live.outputs is not None:
             self._noise.offer(replace(copy, kind=PairKind.NOISE))
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The model and the shadow revision, as metrics name them."""
+        return self._revision.model, str(self._revision)
+
+    @property
+    def queued(self) -> int:
+        """Copies on their way, until they are compared."""
+        return self._copies.copies
+
     def drop(self, reason: Drop, count: int = 1) -> None:
         self._dropped[reason] += count
-        self._account.drop(self.model, str(self._revision), reason, count)
+        self._account.drop(*self.key, reason, count)
 
     def learn(self, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
         """Score both answers by the right classes, one for each row.
@@ -110,14 +118,14 @@ class Shadowing:
 
     def report(self) -> ShadowReport:
         return ShadowReport(
-            self.model,
+            self._revision.model,
             self._live.slot.name,
             self._live.revision,
             self._slot.name,
             self._revision,
             self._window.summary(self._now_ns()),
             dict(self._dropped),
-            self._copies.copies,
+            self.queued,
             tuple(
                 Scores(output, self._references.score(output), self._references.scores(output))
                 for output in self._references.outputs

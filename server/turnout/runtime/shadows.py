@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from turnout.core.copies import Copy, Drop, PairKind, Side
@@ -16,9 +16,9 @@ from turnout.core.errors import Reason, ServingError
 from turnout.core.pairs import Result
 from turnout.core.records import Compared, ShadowReport
 from turnout.core.references import Learned
+from turnout.core.routing import Target
 from turnout.core.sampling import Export, ExportSampler
 from turnout.core.shadow_rules import ShadowRule
-from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, bytes_of
 from turnout.runtime.comparing import Comparer
 from turnout.runtime.fleet import Fleet, Lease, Model
@@ -77,6 +77,9 @@ class Shadows:
         except Exception as error:  # noqa: BLE001 - a fault of our own must not reach the live request
             self._observer.handler_failed("shadow", request.inference_id, error)
 
+    def __iter__(self) -> Iterator[Shadowing]:
+        return iter(self._active.values())
+
     def reports(self, model: str | None = None) -> list[ShadowReport]:
         """Every rule at work (of one model) as it is now."""
         return [shadowing.report() for place, shadowing in self._active.items() if model in (None, place[0])]
@@ -101,11 +104,12 @@ class Shadows:
         for shadowing in self._active.values():
             shadowing.close()
         await self._comparer.stop()
+        if self._store is not None:
+            await self._store.stop()
 
     def _offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
-        route = model.route
-        if route is None or route.stable is None or lease.slot.name != route.stable.slot:
-            return  # the answers of the stable slot are what shadows are held against
+        if model.route is None:
+            return
         revision = lease.cargo.revision
         if isinstance(outcome, Answer):
             live = Side(lease.slot.name, revision, outcome.outputs, outcome.timings)
@@ -114,32 +118,26 @@ class Shadows:
         else:
             return  # nothing was computed
         copy: Copy | None = None
-        for rule in route.shadows:
-            if not rule.takes(request.inference_id) or (shadowing := self._shadowing(model, rule, lease)) is None:
-                continue
+        for rule, target in model.route.copies(request.inference_id, lease.slot.name):
+            shadowing = self._shadowing(model, rule, target, lease)
             if request.classes:
                 shadowing.drop(Drop.CLASSIFIED)
                 continue
             copy = copy or _copy(request, live, lease, self._clock_ns())
             shadowing.offer(copy, rule.repeats(request.inference_id))
 
-    def _shadowing(self, model: Model, rule: ShadowRule, lease: Lease) -> Shadowing | None:
-        """The rule at work on the revisions of now; None: its slot holds nothing that could run."""
+    def _shadowing(self, model: Model, rule: ShadowRule, target: Target, lease: Lease) -> Shadowing:
+        """The rule at work on the revisions of now."""
         place = (model.name, rule.slot)
-        slot = model.slots.get(rule.slot)
-        revision = slot.revision if slot is not None and slot.state is SlotState.READY else None
         active = self._active.get(place)
-        if active is not None and active.fits(rule, lease.cargo.revision, revision):
+        if active is not None and active.fits(rule, lease.cargo.revision, target.revision):
             return active
         self._end(place)
-        if slot is None or revision is None:
-            return None
         self._active[place] = Shadowing(
-            model.name,
             rule,
             Live(lease.slot, lease.cargo.revision, lease.cargo.spec.signature, lease.cargo.spec.labels),
-            slot,
-            revision,
+            model.slots[target.slot],
+            target.revision,
             self._clock_ns,
             self._now_ns,
             self._comparer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -92,7 +93,7 @@ def view_of(model: Model, traffic: Traffic, now_ns: int, trouble: str) -> ModelV
     """`trouble`: what is wrong beyond what the model's slots tell, such as a journal that cannot be written."""
     route = traffic.route
     slots = tuple(_slot(model.slots.get(name), record, traffic) for name, record in traffic.slots.items())
-    health, message = _health(model, traffic, slots, trouble)
+    health, message = _health(model, traffic, [(view.record, view.state) for view in slots], trouble)
     return ModelView(
         traffic=traffic,
         health=health,
@@ -105,6 +106,12 @@ def view_of(model: Model, traffic: Traffic, now_ns: int, trouble: str) -> ModelV
     )
 
 
+def health_of(model: Model, traffic: Traffic, trouble: str) -> Health:
+    """As `view_of` has it."""
+    states = [(record, _state(model.slots.get(name), record)) for name, record in traffic.slots.items()]
+    return _health(model, traffic, states, trouble)[0]
+
+
 def memory_of(slot: Slot) -> int:
     """What its revision takes resident, as far as that is known."""
     cargo = slot.cargo
@@ -115,10 +122,9 @@ def _slot(slot: Slot | None, record: SlotRecord, traffic: Traffic) -> SlotView:
     cargo = slot.cargo if slot is not None else None
     account = slot.account if slot is not None else Account()
     kept = record.state is SlotState.READY and traffic.pinned(record.name) and not traffic.weight_bp(record.name)
-    on_the_way = slot is not None and (record.state, slot.state) == (SlotState.LOADING, SlotState.WARMING)
     return SlotView(
         record=record,
-        state=SlotState.WARMING if on_the_way else record.state,
+        state=_state(slot, record),
         message="; ".join(
             filter(None, (record.message, _PINNED if kept else "", *(slot.warnings if slot is not None else ())))
         ),
@@ -132,6 +138,11 @@ def _slot(slot: Slot | None, record: SlotRecord, traffic: Traffic) -> SlotView:
         pinned=_counts(account, pinned=True),
         held=record.name == traffic.held,
     )
+
+
+def _state(slot: Slot | None, record: SlotRecord) -> SlotState:
+    on_the_way = slot is not None and (record.state, slot.state) == (SlotState.LOADING, SlotState.WARMING)
+    return SlotState.WARMING if on_the_way else record.state
 
 
 def _counts(account: Account, pinned: bool) -> CountsView:
@@ -161,12 +172,14 @@ def _actual(model: Model, traffic: Traffic) -> tuple[tuple[str, int, int, int], 
     return tuple(rows)
 
 
-def _health(model: Model, traffic: Traffic, slots: tuple[SlotView, ...], trouble: str) -> tuple[Health, str]:
+def _health(
+    model: Model, traffic: Traffic, slots: Sequence[tuple[SlotRecord, SlotState]], trouble: str
+) -> tuple[Health, str]:
     broken = [
-        f"slot '{view.record.name}' has {traffic.weight_bp(view.record.name) / 100:g} % of the traffic and is "
-        f"{view.state.value}" + (f": {view.record.message}" if view.record.message else "")
-        for view in slots
-        if view.state is not SlotState.READY and traffic.weight_bp(view.record.name)
+        f"slot '{record.name}' has {traffic.weight_bp(record.name) / 100:g} % of the traffic and is "
+        f"{state.value}" + (f": {record.message}" if record.message else "")
+        for record, state in slots
+        if state is not SlotState.READY and traffic.weight_bp(record.name)
     ]
     lost = traffic.held and traffic.ready(traffic.held) is None
     idle = _idle_shadows(traffic)
@@ -179,7 +192,7 @@ def _health(model: Model, traffic: Traffic, slots: tuple[SlotView, ...], trouble
     ]
     if why:
         return Health.DEGRADED, "; ".join(why + idle)
-    busy = any(view.state in (SlotState.LOADING, SlotState.WARMING, SlotState.DRAINING) for view in slots)
+    busy = any(state in (SlotState.LOADING, SlotState.WARMING, SlotState.DRAINING) for _, state in slots)
     return (Health.PROGRESSING if busy or traffic.held else Health.HEALTHY), "; ".join(idle)
 
 

@@ -1,6 +1,7 @@
 """Logs: one line per slot transition and per failed run, on standard error; JSON or console. None per request.
 
-Text from clients is never printed raw: JSON escapes it, and the console renderer prints values as literals.
+Text from clients is never printed raw: JSON escapes it, and the console renderer prints values as literals. Where logs
+are exported, each line goes there too.
 """
 
 from __future__ import annotations
@@ -8,22 +9,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import TextIO, cast
+import time
+from collections.abc import MutableMapping
+from typing import Any, TextIO, cast
 
 import structlog
 
 from turnout.core.ids import Revision
 from turnout.core.slots import SlotState
+from turnout.core.tracing import TraceContext
+from turnout.runtime.ports import EventLog, Severity
+from turnout.telemetry import names
+from turnout.telemetry.instruments import MODEL, REVISION, SLOT, STATE
+from turnout.telemetry.pipeline import NoEvents, WriteLine
+
+_REPEAT_S = 60.0  # an exporter that fails says so at every attempt
 
 
-def start_logging(level: str, form: str) -> None:
-    """Configure the process's logs. `form`: console, json, or auto (console on a terminal)."""
+def start_logging(level: str, form: str, write_line: WriteLine | None = None) -> None:
+    """Configure the process's logs. `form`: console, json, or auto (console on a terminal). `write_line` is given each
+    line too, but those that are about exporting it."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _Export(write_line),
             structlog.processors.dict_tracebacks if not console else structlog.processors.ExceptionRenderer(),
             renderer,
         ],
@@ -31,6 +43,40 @@ def start_logging(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Sink())),
         cache_logger_on_first_use=True,
     )
+    for name in ("opentelemetry", "urllib3"):
+        library = logging.getLogger(name)
+        library.handlers = [_Exporting()]
+        library.propagate = False
+
+
+class _Export:
+    """Hands on a line, unless it has `export=False`."""
+
+    def __init__(self, write_line: WriteLine | None) -> None:
+        self._write_line = write_line
+
+    def __call__(self, _: Any, level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if fields.pop("export", True) and self._write_line is not None:
+            with contextlib.suppress(Exception):  # the line itself must come out
+                self._write_line(level, fields)
+        return fields
+
+
+class _Exporting(logging.Handler):
+    """What the SDK says of its exports, as lines of the log; the same thing once a minute. Never exported itself: where
+    exports fail, each would be one more."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said_s: dict[tuple[str, int], float] = {}  # by the place in the SDK's source: there are only so many
+        self._log = structlog.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        place, now_s = (record.pathname, record.lineno), time.monotonic()
+        if now_s - self._said_s.get(place, -_REPEAT_S) < _REPEAT_S:
+            return
+        self._said_s[place] = now_s
+        self._log.warning("telemetry is not exported as it should be", what=record.getMessage()[:500], export=False)
 
 
 class _Sink:
@@ -49,8 +95,9 @@ class _Sink:
 class LogObserver:
     """The runtime's Observer, as log lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: EventLog | None = None) -> None:
         self._log = structlog.get_logger()
+        self._events = events or NoEvents()
 
     def slot_changed(
         self,
@@ -69,13 +116,25 @@ class LogObserver:
             fields["why"] = why
         if cause is not None:
             fields["cause"] = repr(cause)
-        log("slot changed", **fields)
+        log("slot changed", **fields, export=False)
+        attributes: dict[str, str | int | float | bool] = {MODEL: model, SLOT: slot, STATE: state.value}
+        if revision is not None:
+            attributes |= {REVISION: str(revision), names.DIGEST: revision.digest}
+        if why:
+            attributes[names.SLOT_REASON] = why
+        failed = state is SlotState.FAILED
+        self._events.emit(names.SLOT_EVENT, Severity.ERROR if failed else Severity.INFO, attributes)
 
-    def run_failed(self, revision: Revision, rows: int, error_id: str, error: BaseException) -> None:
-        self._log.error("model run failed", revision=str(revision), rows=rows, error_id=error_id, error=str(error))
+    def run_failed(
+        self, revision: Revision, rows: int, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None:
+        fields = {"revision": str(revision), "rows": rows, "error_id": error_id, "error": str(error)}
+        self._log.error("model run failed", **fields, **_ids(trace))
 
-    def handler_failed(self, method: str, error_id: str, error: BaseException) -> None:
-        self._log.error("internal error", method=method, error_id=error_id, exc_info=error)
+    def handler_failed(
+        self, method: str, error_id: str, error: BaseException, trace: TraceContext | None = None
+    ) -> None:
+        self._log.error("internal error", method=method, error_id=error_id, exc_info=error, **_ids(trace))
 
     def noticed(self, what: str) -> None:
         """What an operator should know and nobody asked about, such as a revision that is gone."""
@@ -88,3 +147,8 @@ class LogObserver:
     def event(self, message: str, **fields: object) -> None:
         """Anything of the process itself: started, stopping, stopped."""
         self._log.info(message, **fields)
+
+
+def _ids(trace: TraceContext | None) -> dict[str, str]:
+    """As OpenTelemetry names them in logs of other formats."""
+    return {} if trace is None else {"trace_id": f"{trace.trace_id:032x}", "span_id": f"{trace.span_id:016x}"}

@@ -5,14 +5,15 @@ Taken on the loop thread, because that is where counters are written; it copies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from turnout.core.buckets import BASIS_POINTS
 from turnout.core.sketch import Sketch
 from turnout.core.slots import SlotState
-from turnout.runtime.account import Account, Accounts, Outcome, Tally
+from turnout.runtime.account import Account, Accounts, Exemplar, Outcome, Tally
 from turnout.runtime.fleet import Fleet, Model
 from turnout.runtime.views import memory_of
 from turnout.telemetry import instruments as i
@@ -20,6 +21,11 @@ from turnout.telemetry.instruments import Instrument
 
 Attributes: TypeAlias = tuple[str | bool, ...]  # in the order of the instrument's
 _NS = 1e-9
+
+
+def time_of_day_ns(then_ns: int) -> int:
+    """Of a moment on the monotonic clock."""
+    return time.time_ns() - time.monotonic_ns() + then_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,27 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Of a histogram: how often each value came, in the instrument's unit and in order, and the sum of all."""
+    """Of a histogram: how often each value came, and the sum of all in the instrument's unit.
+
+    Attributes:
+        seen: in the instrument's unit and in order; or a sketch of parts of it, which is put in order only when it is
+            asked for, away from the loop thread.
+        exemplars: traced requests among them.
+        part: one of a sketch, in the instrument's unit; by default it is of nanoseconds.
+    """
 
     attributes: Attributes
-    counts: tuple[tuple[float, int], ...]
+    seen: tuple[tuple[float, int], ...] | Sketch
     total: float
+    exemplars: tuple[Exemplar, ...] = ()
+    part: float = _NS
+
+    @property
+    def counts(self) -> tuple[tuple[float, int], ...]:
+        """Values in the instrument's unit and in order, and how often they came."""
+        if isinstance(self.seen, Sketch):
+            return tuple((each * self.part, count) for each, count in self.seen.counts())
+        return self.seen
 
     def buckets(self, bounds: Iterable[float]) -> list[int]:
         """How many fell into each bucket that `bounds` end, upper bounds being inclusive, and how many lie beyond."""
@@ -56,18 +78,35 @@ class Reading:
     points: tuple[Value, ...] | tuple[Distribution, ...]
 
 
-Source: TypeAlias = Callable[[], Iterable[Reading]]  # called on the loop thread
+Source: TypeAlias = Callable[[], Iterable[Reading]]
 
 
 class Readings:
-    """Asks each source in turn."""
+    """Asks each source in turn.
 
-    def __init__(self, *sources: Source) -> None:
-        self._sources = sources
+    Args:
+        sources: are read on the loop thread.
+        slow_sources: wait for the system, so that they are read on another one.
+    """
+
+    def __init__(self, sources: Sequence[Source], slow_sources: Sequence[Source] = ()) -> None:
+        self._sources = list(sources)
+        self._slow_sources = list(slow_sources)
+
+    def add(self, source: Source) -> None:
+        """One that is there only now. On the loop thread."""
+        self._sources.append(source)
+
+    def add_slow(self, source: Source) -> None:
+        self._slow_sources.append(source)
 
     def take(self) -> list[Reading]:
         """On the loop thread."""
         return [reading for source in self._sources for reading in source()]
+
+    def take_slow(self) -> list[Reading]:
+        """On any other thread."""
+        return [reading for source in self._slow_sources for reading in source()]
 
 
 class ServingReadings:
@@ -100,9 +139,11 @@ def _of_requests(accounts: Mapping[tuple[str, str, str], list[Account]]) -> Iter
                 tally = _sum([(part.pinned if pinned else part.routed)[outcome] for part in parts])
                 if not tally.requests:
                     continue
-                durations.append(_sketched((*key, outcome.value, pinned), tally.durations, tally.duration_ns))
+                exemplars = tuple(tally.exemplars.values())
+                attributes = (*key, outcome.value, pinned)
+                durations.append(sketched(attributes, tally.durations, tally.duration_ns, exemplars))
                 if outcome is Outcome.SUCCESS:
-                    queueing.append(_sketched((*key, pinned), tally.queueing, tally.queue_ns))
+                    queueing.append(sketched((*key, pinned), tally.queueing, tally.queue_ns))
                     done = done.plus(tally)
         rows.append(Value(key, done.rows))
         for stage in ("queue", "compute_input", "compute_infer", "compute_output"):
@@ -126,7 +167,7 @@ def _of_batches(accounts: Mapping[tuple[str, str, str], list[Account]]) -> Itera
         if by_rows:
             counts = tuple((float(size), count) for size, count in sorted(by_rows.items()))
             sizes.append(Distribution(key, counts, sum(size * count for size, count in counts)))
-            runs.append(_sketched(key, sketch, infer_ns))
+            runs.append(sketched(key, sketch, infer_ns))
     yield Reading(i.BATCH_SIZE, tuple(sizes))
     yield Reading(i.EXECUTION_DURATION, tuple(runs))
 
@@ -159,5 +200,8 @@ def _sum(tallies: list[Tally]) -> Tally:
     return total
 
 
-def _sketched(attributes: Attributes, sketch: Sketch, total_ns: int) -> Distribution:
-    return Distribution(attributes, tuple((ns * _NS, count) for ns, count in sketch.counts()), total_ns * _NS)
+def sketched(
+    attributes: Attributes, sketch: Sketch, total_ns: int, exemplars: tuple[Exemplar, ...] = ()
+) -> Distribution:
+    """As it is now: the sketch goes on to be written."""
+    return Distribution(attributes, Sketch(sketch.bins), total_ns * _NS, exemplars)

@@ -8,10 +8,12 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from turnout.runtime.counts import Counts
 from turnout.runtime.ports import Observer
 from turnout.transport.admin import SlotHandlers
 from turnout.transport.admin_status import Handler, guarded_admin
 from turnout.transport.comparisons import ComparisonHandlers
+from turnout.transport.counting import counted
 from turnout.transport.reflection import REFLECTION_PATH, Reflection
 from turnout.transport.server import Paths, PortInUse, listen_address
 from turnout.transport.status import Context, guarded_stream
@@ -26,7 +28,9 @@ _STREAMS_MAX = 128  # watches and reflection, which stay: they must leave room f
 class AdminServer:
     """Listens on one port."""
 
-    def __init__(self, slots: SlotHandlers, comparisons: ComparisonHandlers, observer: Observer) -> None:
+    def __init__(
+        self, slots: SlotHandlers, comparisons: ComparisonHandlers, observer: Observer, counts: Counts
+    ) -> None:
         self._streams = _Streams()
         self._server = grpc.aio.server(
             options=[
@@ -42,12 +46,14 @@ class AdminServer:
             method = (METHODS | FEEDBACK_METHODS)[name]
             guarded = guarded_admin(name, handler, observer)
             if method.stream:
-                handlers[method.path] = grpc.unary_stream_rpc_method_handler(self._streams.bounded(guarded))
+                stream = counted(method.path, self._streams.bounded(guarded), counts)
+                handlers[method.path] = grpc.unary_stream_rpc_method_handler(stream)
             else:
-                handlers[method.path] = grpc.unary_unary_rpc_method_handler(guarded)
+                handlers[method.path] = grpc.unary_unary_rpc_method_handler(counted(method.path, guarded, counts))
         reflection = Reflection((SERVICE, FEEDBACK_SERVICE), ADMIN_SET)
         reflect = guarded_stream("ServerReflectionInfo", reflection.stream, observer)
-        handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(self._streams.bounded(reflect))
+        bounded = counted(REFLECTION_PATH, self._streams.bounded(reflect), counts)
+        handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(bounded)
         self._server.add_generic_rpc_handlers((Paths(handlers),))
 
     async def start(self, host: str, port: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
 from turnout.core.tensors import InferenceRequest, InferenceResponse
+from turnout.core.tracing import TraceContext
 from turnout.transport import framing
 from turnout.transport.plan import DecodeLimits, InputPlan, Plan, invalid, plan_of, read_sticky_key, version_of
 from turnout_wire.gen import grpc_service_pb2 as pb
@@ -124,6 +125,7 @@ class Received:
         version: int | None = None,
         slot: str | None = None,
         sticky_key: str | None = None,
+        trace: TraceContext | None = None,
     ) -> InferenceRequest:
         """The request. Its arrays cannot be written; where one is not a copy, it is a view over the message.
 
@@ -153,6 +155,7 @@ class Received:
             timeout_ns=plan.parameters.timeout_ns,
             priority=plan.parameters.priority,
             classes=plan.classes,
+            trace=trace,
         )
 
     def _inputs(self) -> dict[str, Array]:

@@ -17,6 +17,7 @@ from turnout.transport.status import Context, StreamHandler, UnaryHandler
 from turnout_wire.service import SERVICE
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
+CHECK_PATH, WATCH_PATH = f"/{HEALTH_SERVICE}/Check", f"/{HEALTH_SERVICE}/Watch"
 _SERVING: int = pb.HealthCheckResponse.SERVING
 _NOT_SERVING: int = pb.HealthCheckResponse.NOT_SERVING
 _UNKNOWN: int = pb.HealthCheckResponse.SERVICE_UNKNOWN
@@ -34,7 +35,14 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether requests are taken, and any model could answer one."""
-        return self.serving and any(model.ready_slots() for model in self._fleet)
+        return not self.why_not
+
+    @property
+    def why_not(self) -> str:
+        """Why this server is not ready; nothing where it is."""
+        if not self.serving:
+            return "the server starts, or stops"
+        return "" if any(model.ready_slots() for model in self._fleet) else "no model has a READY slot"
 
     def set_serving(self, serving: bool) -> None:
         """Takes effect for the next Check, and wakes every watcher."""
@@ -88,6 +96,6 @@ class Health:
 def method_handlers(check: UnaryHandler, watch: StreamHandler) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
     """By path; both guarded."""
     return {
-        f"/{HEALTH_SERVICE}/Check": grpc.unary_unary_rpc_method_handler(check),
-        f"/{HEALTH_SERVICE}/Watch": grpc.unary_stream_rpc_method_handler(watch),
+        CHECK_PATH: grpc.unary_unary_rpc_method_handler(check),
+        WATCH_PATH: grpc.unary_stream_rpc_method_handler(watch),
     }

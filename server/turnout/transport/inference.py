@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
+
+from google.protobuf.message import DecodeError
 
 from turnout.core.errors import Reason, ServingError
 from turnout.core.tensors import InferenceRequest, InferenceResponse
+from turnout.core.tracing import TraceContext
+from turnout.runtime.counts import OTHER, Counts
 from turnout.runtime.dispatcher import Dispatcher
-from turnout.runtime.ports import ClockNs, Observer
+from turnout.runtime.ports import ClockNs, Observer, Tracer
+from turnout.runtime.tracing import NO_TRACER
 from turnout.transport import codec
 from turnout.transport.calls import Call, CallLimits, Calls
-from turnout.transport.status import Context, as_refusal
-
-Metadata = Iterable[tuple[str, str | bytes]]
+from turnout.transport.status import STATUS, Context, StatusTable, as_refusal
+from turnout.transport.tracing import Metadata, Traces
 
 SLOT_PIN = "turnout-slot"  # request metadata
 _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is lost
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 _QUIET_S = 0.1  # a client that was answered sends its next request well within this
 _TICK_S = 0.01
+_NO_SLOT = frozenset({Reason.NOT_FOUND, Reason.NOT_READY})  # of the dispatcher's refusals: by the route, not by a slot
 
 
 class InferenceHandlers:
@@ -41,6 +46,9 @@ class InferenceHandlers:
         call_limits: CallLimits,
         identity: bool,
         stream_inflight_max: int,
+        counts: Counts,
+        tracer: Tracer = NO_TRACER,
+        table: StatusTable = STATUS,
     ) -> None:
         self._dispatcher = dispatcher
         self._clock_ns = clock_ns
@@ -53,6 +61,8 @@ class InferenceHandlers:
         self._closed = False
         self._closed_ns = 0
         self._calls = Calls(call_limits, clock_ns)
+        self._counts = counts
+        self._traces = Traces(tracer, clock_ns, table)
 
     @property
     def calls(self) -> int:
@@ -82,13 +92,27 @@ class InferenceHandlers:
 
     async def infer(self, _: object, context: Context) -> bytes:
         """One request, one answer. A client that leaves takes its request out of the queue."""
+        started_ns = self._clock_ns()
         call = self._calls.begin(context)
-        self._refuse_when_closed()
-        self._calls.refuse_beyond_bounds()
-        raw = await self._calls.receive(call, context)
-        request = self._decode(self._requests.read(raw), _metadata(context), context)
-        del raw  # what the request does not hold is not kept while it waits
-        answer = codec.encode(request, await self._answer(request), identity=self._identity)
+        metadata = _metadata(context)
+        trace = self._traces.begin(metadata)
+        model, request = "", None
+        try:
+            self._refuse_when_closed()
+            self._calls.refuse_beyond_bounds()
+            raw = await self._calls.receive(call, context)
+            received = self._requests.read(raw)
+            model = received.plan.model
+            request = self._decode(received, metadata, context, trace)
+            del raw, received  # what the request does not hold is not kept while it waits
+            response = await self._answer(request)
+            answer = codec.encode(request, response, identity=self._identity)
+        except asyncio.CancelledError:
+            self._traces.ended("ModelInfer", started_ns, metadata, trace, request, None)
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again, as what the client may know of it
+            raise self._failed("ModelInfer", started_ns, metadata, trace, model, request, error) from None
+        self._traces.ended("ModelInfer", started_ns, metadata, trace, request, response)
         return self._calls.answered(call, answer)
 
     async def stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
@@ -139,24 +163,59 @@ class InferenceHandlers:
     async def _answer_streamed(
         self, raw: bytes, context: Context, call: Call, metadata: Metadata
     ) -> bytes | _StreamError:
+        started_ns = self._clock_ns()
+        trace = self._traces.begin(metadata)
+        model, request = "", None
         asked = codec.Asked()
         try:
             received = self._requests.read(raw)
+            model = received.plan.model
             asked = codec.Asked.of(received, self._id_characters_max)
             self._calls.refuse_beyond_bounds()
-            request = self._decode(received, metadata, context)
+            request = self._decode(received, metadata, context, trace)
             del raw, received  # as above
-            answer = codec.encode(request, await self._answer(request), identity=self._identity, streamed=True)
-            call.hold(len(answer))
-            return answer
+            response = await self._answer(request)
+            answer = codec.encode(request, response, identity=self._identity, streamed=True)
+        except asyncio.CancelledError:
+            self._traces.ended("ModelStreamInfer", started_ns, metadata, trace, request, None)
+            raise
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
-            return _StreamError(asked, as_refusal(error, "ModelStreamInfer", self._observer))
+            # No name for it here: with its traceback it would hold this frame, and the request in it.
+            return _StreamError(
+                asked, self._failed("ModelStreamInfer", started_ns, metadata, trace, model, request, error)
+            )
+        self._traces.ended("ModelStreamInfer", started_ns, metadata, trace, request, response)
+        call.hold(len(answer))
+        return answer
+
+    def _failed(
+        self,
+        method: str,
+        started_ns: int,
+        metadata: Metadata,
+        trace: TraceContext | None,
+        model: str,
+        request: InferenceRequest | None,
+        error: Exception,
+    ) -> ServingError:
+        """What the client may know of an error, once it has been logged, traced, and counted where no slot has seen the
+        request: what a slot refuses is in its account."""
+        refusal = as_refusal(error, method, self._observer, trace)
+        if request is None and isinstance(error, ServingError | DecodeError):
+            self._count_refusal(model, refusal)
+        self._traces.ended(method, started_ns, metadata, trace, request, refusal)
+        return refusal
+
+    def _count_refusal(self, model: str, refusal: ServingError) -> None:
+        self._counts.refuse(model if self._dispatcher.knows(model) else OTHER, refusal.reason.name.lower())
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
 
-    def _decode(self, received: codec.Received, metadata: Metadata, context: Context) -> InferenceRequest:
+    def _decode(
+        self, received: codec.Received, metadata: Metadata, context: Context, trace: TraceContext | None
+    ) -> InferenceRequest:
         """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
         version = codec.version_of(received.plan.model_version)
         slot = _value(metadata, SLOT_PIN)
@@ -170,7 +229,7 @@ class InferenceHandlers:
                 sticky_key = codec.read_sticky_key(received.plan, key, sticky.parameter)
         remaining_s = context.time_remaining()
         deadline_ns = None if remaining_s is None else self._clock_ns() + int(remaining_s * 1e9)
-        return received.request(deadline_ns, version, slot, sticky_key)
+        return received.request(deadline_ns, version, slot, sticky_key, trace)
 
     async def _answer(self, request: InferenceRequest) -> InferenceResponse:
         loop = asyncio.get_running_loop()
@@ -181,7 +240,12 @@ class InferenceHandlers:
             if not future.done():
                 future.set_result(outcome)
 
-        ticket = self._dispatcher.infer(request, settle)
+        try:
+            ticket = self._dispatcher.infer(request, settle)
+        except ServingError as refusal:
+            if refusal.reason in _NO_SLOT:
+                self._count_refusal(request.model, refusal)
+            raise
         timer = None
         if ticket.deadline_ns is not None:
             timer = loop.call_later((ticket.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S, ticket.expire)

@@ -13,9 +13,11 @@ from typing import TypeAlias
 import grpc
 import grpc.aio
 
+from turnout.runtime.counts import Counts
 from turnout.runtime.ports import Observer
 from turnout.transport.catalogue import Catalogue
-from turnout.transport.health import Health, method_handlers
+from turnout.transport.counting import counted
+from turnout.transport.health import CHECK_PATH, WATCH_PATH, Health, method_handlers
 from turnout.transport.inference import InferenceHandlers
 from turnout.transport.reflection import REFLECTION_PATH, Reflection
 from turnout.transport.status import StatusTable, guarded, guarded_stream
@@ -56,23 +58,30 @@ class GrpcServer:
         limits: ChannelLimits,
         table: StatusTable,
         observer: Observer,
+        counts: Counts,
     ) -> None:
         self._inference = inference
         self._health = health
         self._server = grpc.aio.server(options=_options(limits))
         handlers: dict[str, Handler] = {}
         for name, handler in catalogue.handlers().items():
-            handlers[METHODS[name].path] = grpc.unary_unary_rpc_method_handler(guarded(name, handler, observer))
+            path = METHODS[name].path
+            unary = counted(path, guarded(name, handler, observer), counts)
+            handlers[path] = grpc.unary_unary_rpc_method_handler(unary)
         # As a stream of one request, the call is known before its message is read: see InferenceHandlers.infer.
-        infer = guarded("ModelInfer", inference.infer, observer, table)
-        handlers[METHODS["ModelInfer"].path] = grpc.stream_unary_rpc_method_handler(infer)
-        stream = guarded_stream("ModelStreamInfer", inference.stream, observer, table)
-        handlers[METHODS["ModelStreamInfer"].path] = grpc.stream_stream_rpc_method_handler(stream)
+        path = METHODS["ModelInfer"].path
+        infer = counted(path, guarded("ModelInfer", inference.infer, observer, table), counts)
+        handlers[path] = grpc.stream_unary_rpc_method_handler(infer)
+        path = METHODS["ModelStreamInfer"].path
+        stream = counted(path, guarded_stream("ModelStreamInfer", inference.stream, observer, table), counts)
+        handlers[path] = grpc.stream_stream_rpc_method_handler(stream)
         handlers |= method_handlers(
-            guarded("Check", health.check, observer), guarded_stream("Watch", health.watch, observer)
+            counted(CHECK_PATH, guarded("Check", health.check, observer), counts),
+            counted(WATCH_PATH, guarded_stream("Watch", health.watch, observer), counts),
         )
         self._reflection = Reflection()
         reflect = guarded_stream("ServerReflectionInfo", self._reflection.stream, observer)
+        reflect = counted(REFLECTION_PATH, reflect, counts)
         handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(reflect)
         self._server.add_generic_rpc_handlers((Paths(handlers),))
 
@@ -92,6 +101,10 @@ class GrpcServer:
         await self._server.start()
         self._health.set_serving(True)
         return bound
+
+    def under_way(self) -> tuple[int, int]:
+        """Inference calls and streams, and the bytes of answers that gRPC has not sent yet."""
+        return self._inference.calls, self._inference.answer_bytes
 
     def set_not_ready(self) -> None:
         """Tell load balancers to go elsewhere; calls are still taken."""

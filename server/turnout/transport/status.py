@@ -15,6 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from turnout.core.errors import Reason, ServingError
+from turnout.core.tracing import TraceContext
 from turnout.runtime.ports import Observer
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -65,14 +66,14 @@ def cut(text: str) -> str:
     return raw[:_TEXT_BYTES_MAX].decode(errors="ignore") + ("..." if len(raw) > _TEXT_BYTES_MAX else "")
 
 
-def as_refusal(error: Exception, method: str, observer: Observer) -> ServingError:
+def as_refusal(error: Exception, method: str, observer: Observer, trace: TraceContext | None = None) -> ServingError:
     """Any exception of a handler as what the client may know of it; an unexpected one goes to the observer."""
     if isinstance(error, ServingError):
         return error
     if isinstance(error, DecodeError):
         return ServingError(Reason.INVALID_REQUEST, f"the message is no {method} request: it does not parse")
     error_id = secrets.token_hex(8)
-    observer.handler_failed(method, error_id, error)
+    observer.handler_failed(method, error_id, error, trace)
     return ServingError(Reason.EXECUTION_FAILED, f"internal error in {method} (error id {error_id})")
 
 

@@ -1,0 +1,79 @@
+"""What is counted of the server as a whole, beside the accounts of what is loaded: calls, requests that reached no
+slot, changes. Written on the loop thread only, read by telemetry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from turnout.core.ids import Revision
+from turnout.core.sketch import Sketch
+from turnout.core.slots import SlotState
+from turnout.runtime.ports import Observer
+
+OTHER = "_OTHER"  # for a name that is not ours: what clients may choose freely must not become a label
+
+
+@dataclass(slots=True)
+class Durations:
+    """How long something took, each time."""
+
+    sketch: Sketch = field(default_factory=Sketch)
+    total_ns: int = 0
+
+    def record(self, ns: int) -> None:
+        self.sketch.observe(ns)
+        self.total_ns += ns
+
+
+@dataclass(slots=True)
+class Counts:
+    """Attributes:
+    calls: by method and status, both as gRPC has them.
+    refused: requests that no slot has counted, by model (or OTHER, where there is none of that name) and reason.
+    moves: changes of traffic, by model and kind: from the call until requests see it.
+    """
+
+    calls: dict[tuple[str, str], Durations] = field(default_factory=dict)
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    transitions: dict[tuple[str, str, SlotState], int] = field(default_factory=dict)
+    moves: dict[tuple[str, str], Durations] = field(default_factory=dict)
+    journal_failures: int = 0
+
+    def call(self, method: str, status: str, duration_ns: int) -> None:
+        durations = self.calls.get((method, status))
+        if durations is None:
+            durations = self.calls[method, status] = Durations()
+        durations.record(duration_ns)
+
+    def refuse(self, model: str, reason: str) -> None:
+        self.refused[model, reason] = self.refused.get((model, reason), 0) + 1
+
+    def transition(self, model: str, slot: str, state: SlotState) -> None:
+        key = (model, slot, state)
+        self.transitions[key] = self.transitions.get(key, 0) + 1
+
+    def moved(self, model: str, kind: str, duration_ns: int) -> None:
+        self.moves.setdefault((model, kind), Durations()).record(duration_ns)
+
+
+class CountingObserver:
+    """An Observer that also counts what slots go through."""
+
+    def __init__(self, observer: Observer, counts: Counts) -> None:
+        self._observer = observer
+        self._counts = counts
+        self.run_failed = observer.run_failed
+        self.handler_failed = observer.handler_failed
+        self.noticed = observer.noticed
+
+    def slot_changed(
+        self,
+        model: str,
+        slot: str,
+        state: SlotState,
+        revision: Revision | None,
+        why: str,
+        cause: BaseException | None,
+    ) -> None:
+        self._counts.transition(model, slot, state)
+        self._observer.slot_changed(model, slot, state, revision, why, cause)

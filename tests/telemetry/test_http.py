@@ -1,0 +1,220 @@
+"""The ops port over real sockets: who asks for what, and who may not hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from turnout.telemetry import http as ops_http
+from turnout.telemetry import instruments as i
+from turnout.telemetry.exposition import Exposition
+from turnout.telemetry.http import LoopStuck, OpsServer, Pages
+from turnout.telemetry.readings import Reading, Value
+
+
+class Ops:
+    """A served port. `why_not` and `failing` are the test's to set."""
+
+    def __init__(self) -> None:
+        self.why_not = ""
+        self.failing = False
+        self.asked = 0
+        self.threads: set[str] = set()
+        self.server = OpsServer(asyncio.get_running_loop())
+        metrics = Exposition(self.collect, time.monotonic_ns, lambda then_ns: then_ns, {})
+        pages = Pages(self.server.on_loop, lambda: self.why_not, metrics)
+        self.port = self.server.start(pages, "127.0.0.1", 0)
+
+    def collect(self) -> list[Reading]:
+        def take() -> list[Reading]:
+            self.threads.add(threading.current_thread().name)
+            return [Reading(i.SERVER_READY, (Value((), 1),))]
+
+        self.asked += 1
+        if self.failing:
+            raise OSError("/etc/passwd cannot be read")
+        return self.server.on_loop(take)
+
+    async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, dict[str, str]]:
+        return await asyncio.to_thread(self.ask, path, method, headers)
+
+    def ask(self, path: str, method: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace"), dict(answer.getheaders())
+        finally:
+            connection.close()
+
+
+@asynccontextmanager
+async def ops() -> AsyncIterator[Ops]:
+    serving = Ops()
+    try:
+        yield serving
+    finally:
+        await asyncio.to_thread(serving.server.stop)
+
+
+async def test_probes() -> None:
+    async with ops() as port:
+        assert (await port.get("/livez"))[:2] == (200, "ok\n")
+        assert (await port.get("/readyz"))[:2] == (200, "ok\n")
+        port.why_not = "no model has a READY slot"
+        assert (await port.get("/readyz"))[:2] == (503, "no model has a READY slot\n")
+        assert (await port.get("/livez"))[:2] == (200, "ok\n")
+        status, body, headers = await port.get("/readyz", "HEAD")
+        assert (status, body, headers["Content-Length"]) == (503, "", str(len(port.why_not) + 1))
+
+
+async def test_metrics_are_read_on_the_loop_thread_and_made_on_another() -> None:
+    async with ops() as port:
+        status, body, headers = await port.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+        assert status == 200
+        assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+        assert headers["Vary"] == "Accept, Accept-Encoding"
+        assert body.endswith("# EOF\n")
+        headers = (await port.get("/metrics", **{"Accept-Encoding": "gzip"}))[2]
+        assert headers["Content-Encoding"] == "gzip"
+        assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        assert port.threads == {threading.current_thread().name}
+
+
+async def test_what_there_is_not() -> None:
+    async with ops() as port:
+        status, body, _ = await port.get("/")
+        assert (status, body) == (404, "there are /livez, /readyz and /metrics\n")
+        status, _, headers = await port.get("/metrics", "POST")
+        assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_our_own_fault_is_logged_and_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    async with ops() as port:
+        port.failing = True
+        assert (await port.get("/metrics"))[:2] == (500, "internal error, see the server's log\n")
+        assert "/etc/passwd" in "".join(capsys.readouterr())
+
+
+async def test_a_stuck_loop_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_http, "_LOOP_S_MAX", 0.2)
+    async with ops() as port:
+        answers: dict[str, Any] = {}
+
+        def ask() -> None:
+            for path in ("/livez", "/readyz", "/metrics"):
+                answers[path] = port.ask(path, "GET", {})[:2]
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        asking.join(20)  # here the loop waits for the thread, and does not turn
+        why = "the event loop has not turned for 0.2 s\n"
+        assert answers == dict.fromkeys(("/livez", "/readyz", "/metrics"), (503, why))
+        assert (await port.get("/livez"))[:2] == (200, "ok\n")
+
+
+def test_a_loop_that_has_ended_is_told() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with pytest.raises(LoopStuck, match="ended"):
+        OpsServer(loop).on_loop(lambda: "")
+
+
+async def test_what_is_asked_of_the_loop_may_raise() -> None:
+    async with ops() as port:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(port.server.on_loop, lambda: 1 // 0)
+
+
+async def test_a_used_port_cannot_be_listened_on() -> None:
+    async with ops() as port:
+        other = OpsServer(asyncio.get_running_loop())
+        with pytest.raises(OSError, match="in use"):
+            other.start(Pages(other.on_loop, lambda: "", None), "127.0.0.1", port.port)  # type: ignore[arg-type]
+        other.stop()
+
+
+async def test_nothing_is_left_after_the_stop() -> None:
+    def ours() -> set[str]:
+        return {t.name for t in threading.enumerate() if t.name.startswith(("ops", "waitress"))}
+
+    before = ours()
+    async with ops() as port:
+        kept = socket.create_connection(("127.0.0.1", port.port))
+        await port.get("/livez")
+        assert ours() > before
+    assert ours() == before
+    assert kept.recv(1) == b""
+    kept.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port.port))
+
+
+# Clients that are slow, or worse
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_http, "_REQUEST_S_MAX", 1)
+
+
+def ended(connection: socket.socket, drip: bytes = b"") -> bool:
+    """Whether the server ends the connection within 10 s, while `drip` is sent again and again."""
+    connection.settimeout(0.1)
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            if drip:
+                connection.send(drip)
+            if connection.recv(1 << 16) == b"":
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("drip", [b"", b"X"])
+async def test_a_request_that_never_ends_is_given_up(drip: bytes) -> None:
+    async with ops() as port:
+        with socket.create_connection(("127.0.0.1", port.port)) as slow:
+            slow.send(b"GET /metrics HTTP/1.1\r\nX-Padding: ")
+            assert await asyncio.to_thread(ended, slow, drip)
+        assert (await port.get("/livez"))[0] == 200
+
+
+async def test_long_headers_and_bodies_are_refused() -> None:
+    async with ops() as port:
+        assert (await port.get("/livez", Padding="x" * 10_000))[0] == 431
+        status, _, _ = await port.get("/livez", **{"Content-Length": "5000"})
+        assert status == 413
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_connections_are_bounded_and_come_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_http, "_CONNECTIONS_MAX", 8)
+    async with ops() as port:
+        idle = [socket.create_connection(("127.0.0.1", port.port)) for _ in range(20)]
+        try:
+            assert (await port.get("/livez"))[0] == 200, "when those before it were given up"
+        finally:
+            for connection in idle:
+                connection.close()
+
+
+async def test_many_scrapers_cost_one_page() -> None:
+    async with ops() as port:
+        started_s = time.monotonic()
+        answers = await asyncio.gather(*(port.get("/metrics") for _ in range(30)))
+        assert {status for status, _, _ in answers} == {200}
+        assert port.asked <= 1 + (time.monotonic() - started_s)
