@@ -97,6 +97,23 @@ def test_of_many_classes_those_that_disagree_most_are_shown_by_number() -> None:
     assert everything.index("\n9 ") < everything.index("\n10 ") < everything.index("\nothers ")
 
 
+def test_outputs_that_agree_alike_are_one_table() -> None:
+    told = summary(2)
+    for each in list(told.classes):
+        told.classes.add(
+            output="label",
+            live_class=each.live_class,
+            row_count=each.row_count,
+            agreeing_count=each.agreeing_count + each.near_tie_count,
+        )
+    lines = shown(told).splitlines()
+    start = lines.index("probabilities, label  rows     agree  taken for")
+    assert lines[start + 1].split() == ["4", "100", "96.00", "%", "9", "(4)"]
+    told.classes[-1].agreeing_count -= 1
+    apart = shown(told)
+    assert "\nprobabilities  rows" in apart and "\nlabel  rows" in apart and "95.00 %" in apart
+
+
 def test_names_of_a_model_neither_act_on_the_terminal_nor_are_they_markup() -> None:
     told = summary(1)
     told.classes[1].live_class = told.confusions[0].live_class = told.worst_pairs[0].live_class = "[red]\x1b[2J"
