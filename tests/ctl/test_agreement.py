@@ -209,8 +209,8 @@ def test_lines() -> None:
         "digits green  mismatch  req-17  probabilities: argmax, class 4 → 9, 1 of 8"
     )
     other = comparison()
-    other.method, other.distance = pb.COMPARISON_METHOD_JS, 0.123456
-    assert comparison_line(other).endswith("probabilities: js, distance 0.1235, class 4 → 9, 1 of 8")
+    other.method, other.distance, other.shadow_argmax = pb.COMPARISON_METHOD_JS, 0.123456, 4
+    assert comparison_line(other).endswith("probabilities: js, distance 0.1235, class 4, 1 of 8")
     failed = pb.Comparison(
         model="m", shadow_slot="g", kind=pb.COMPARISON_KIND_NOISE, result=pb.COMPARISON_RESULT_SHADOW_ERROR,
         inference_id="\x1b[2J", error_type="execution_failed",
