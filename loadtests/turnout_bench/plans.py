@@ -91,7 +91,12 @@ QUICK = Plan(
     change_every_s=0.2,
     loads=3,
     shadow_s=3.0,
-    left_out=frozenset({"swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms", "shadow_p99_ratio"}),
+    left_out=frozenset(
+        {
+            *("swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms"),
+            *("shadow_p99_ratio", "telemetry_cpu_ratio"),
+        }
+    ),
 )
 # Every line of code that a figure needs, and no claim to a result.
 SMOKE = Plan(
