@@ -14,7 +14,6 @@ from turnout.core.tensors import InferenceRequest, Tensors, Timings
 class PairKind(Enum):
     SHADOW = "shadow"  # two revisions
     NOISE = "noise"  # the live revision with itself
-    GOLDEN = "golden"  # a recorded answer in place of the live one
 
 
 class Drop(Enum):
