@@ -36,7 +36,7 @@ def test_the_mean_comes_to_what_is_seen(seed_ns: dict[int, int], rows: int, run_
     profile = CostProfile(seed_ns)
     for _ in range(600):
         profile.observe(rows, run_ns)
-    assert profile.mean_ns(rows) == pytest.approx(run_ns, rel=0.01)
+    assert profile.mean_ns(rows) == pytest.approx(run_ns, rel=0.05)
     assert profile.mean_ns(rows) <= profile.high_ns(rows) <= 2 * profile.mean_ns(rows)
 
 
