@@ -15,7 +15,7 @@ from turnout.core.comparators import Comparator, Method
 from turnout.core.copies import Drop, PairKind
 from turnout.core.errors import Reason
 from turnout.core.pairs import Result
-from turnout.core.records import Compared, comparison_fields, summary_fields
+from turnout.core.records import Compared, comparison_fields, qualified, summary_fields
 from turnout.core.references import Score
 from turnout.core.sampling import Rule
 from turnout.core.tensors import Tensors
@@ -53,10 +53,6 @@ PAIRS = {
 }
 
 
-def prefixed(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name if name.startswith("error.") else f"turnout.{name}": value for name, value in fields.items()}
-
-
 def types_of(event: str) -> dict[str, type]:
     rows = re.findall(r"^\| `([^`]+)` \| (string|int|double) \|", PAGE.read_text(), re.MULTILINE)
     known = {name: TYPES[kind] for name, kind in rows}
@@ -65,7 +61,7 @@ def types_of(event: str) -> dict[str, type]:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_fields_of_a_pair_are_documented_in_their_order_and_with_their_types(name: str) -> None:
-    fields = prefixed(comparison_fields(told(PAIRS[name])))
+    fields = qualified(comparison_fields(told(PAIRS[name])))
     table = types_of(COMPARISON)
     assert not undocumented(COMPARISON, fields)
     assert list(fields) == [each for each in table if each in fields]
@@ -74,22 +70,22 @@ def test_the_fields_of_a_pair_are_documented_in_their_order_and_with_their_types
 
 
 def test_there_is_no_documented_field_that_never_comes() -> None:
-    come = {name for each in PAIRS.values() for name in prefixed(comparison_fields(told(each)))}
+    come = {name for each in PAIRS.values() for name in qualified(comparison_fields(told(each)))}
     assert come == set(documented(COMPARISON))
     drops = dict.fromkeys(Drop, 1)
-    come = set(prefixed(summary_fields(report(dropped=drops))))
+    come = set(qualified(summary_fields(report(dropped=drops))))
     assert {re.sub(r"\.dropped\..*", ".dropped.REASON", name).replace(".p.", ".OUTPUT.") for name in come} == set(
         documented(SUMMARY)
     )
 
 
 def test_the_fields_of_a_summary_are_documented_with_their_types() -> None:
-    fields = prefixed(summary_fields(report(dropped=dict.fromkeys(Drop, 1))))
+    fields = qualified(summary_fields(report(dropped=dict.fromkeys(Drop, 1))))
     assert not undocumented(SUMMARY, fields)
     table = types_of(SUMMARY)
     for name, value in fields.items():
         assert type(value) is table.get(name, float if name.endswith("log10_evidence") else int), name
-    assert not undocumented(SUMMARY, prefixed(summary_fields(report(pairs=0, scores=(), dropped={}))))
+    assert not undocumented(SUMMARY, qualified(summary_fields(report(pairs=0, scores=(), dropped={}))))
 
 
 @pytest.mark.parametrize(

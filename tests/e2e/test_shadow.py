@@ -214,7 +214,7 @@ def test_records_arrive_with_the_documented_fields_and_no_payload(digits: Path, 
         flags.append(f"--otlp-endpoint={got.url}")
         with serving(digits, "digits", *flags, more=SOON | ALWAYS) as one:
             one.load("green", 2)
-            one.shadow("green", noise_bp=1000)
+            one.shadow("green", noise_bp=3000)
             requests = pictures("told", 500)
             one.ask_all(requests)
             told = one.settled("green", 500)
