@@ -214,7 +214,7 @@ def test_records_arrive_with_the_documented_fields_and_no_payload(digits: Path, 
         flags.append(f"--otlp-endpoint={got.url}")
         with serving(digits, "digits", *flags, more=SOON | ALWAYS) as one:
             one.load("green", 2)
-            one.shadow("green", noise_bp=3000)
+            one.shadow("green", noise_bp=1000)
             requests = pictures("told", 500)
             one.ask_all(requests)
             told = one.settled("green", 500)
@@ -273,7 +273,7 @@ def _check_summaries(got: Sink, told: pb.ShadowSummary) -> None:
     assert last["turnout.total.agreement.low"] == pytest.approx(told.total.low)
     assert last["turnout.total.agreement.high"] == pytest.approx(told.total.high)
     assert last["turnout.total.noise.rate"] == 0
-    assert last["turnout.verdict"] == "FAIL"
+    assert last["turnout.verdict"] in ("FAIL", "INCONCLUSIVE"), "as many replays as have run by then"
 
 
 def _check_metrics(got: Sink, pairs: int) -> None:

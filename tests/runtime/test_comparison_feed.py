@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import cache
 
 from support.shadows import confused, report, told
 from support.virtual import VirtualLoop, virtual
@@ -25,6 +26,7 @@ class Other:
         self.events.append(report)
 
 
+@cache
 def pair(number: int = 0, slot: str = "green", model: str = "m") -> Export[Compared]:
     return told(confused(slot, model, f"id-{number}").without_tensors())
 
