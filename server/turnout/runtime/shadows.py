@@ -178,9 +178,17 @@ class Shadows:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
+        self._timer = None
+        try:
+            self._turn()
+        except Exception as error:  # noqa: BLE001 - a fault of who is told must not end shadowing
+            self._observer.handler_failed("shadow", "", error)
+        if self._active:
+            self._arm()
+
+    def _turn(self) -> None:
         """Windows may be over: what they held back is told. Rules that are gone are told a last time, and end; with the
         last one of a model its window does."""
-        self._timer = None
         self._ticks += 1
         for sampler in self._samplers.values():
             self._tell(sampler.poll(self._now_ns()))
@@ -195,8 +203,6 @@ class Shadows:
                 self._end(place)
         for model in self._samplers.keys() - {place[0] for place in self._active}:
             self._tell(self._samplers.pop(model).close(self._now_ns()))
-        if self._active:
-            self._arm()
 
     def _in_force(self, place: tuple[str, str], shadowing: Shadowing) -> bool:
         route = self._fleet.model(place[0]).route
