@@ -235,6 +235,47 @@ async def test_a_store_gets_what_differs_and_its_places_are_told(loop: VirtualLo
 
 
 @virtual
+async def test_a_window_ends_with_the_last_rule_of_its_model(loop: VirtualLoop) -> None:
+    worse = Wrong(DECLARED)
+    worse.wrong = lambda x: x[:, 0] > 0
+    s = await stage(loop, keeps=True, v1=worse)
+    s.set(rule("v1"), rule("v2"))
+    s.ask(range(1, 6))
+    await s.world.after(1.5)
+    s.set(rule("v2"))
+    await s.world.after(1.5)
+    assert s.told.exports == [], "the other rule goes on, and its window with it"
+    s.set()
+    await s.world.after(1.5)
+    assert len(s.told.exports) == len(s.told.kept) == 5, "long before ten seconds are over"
+    assert s.shadows._samplers == {}, "no tensor is held any more"
+    assert s.shadows._timer is None
+
+
+@virtual
+async def test_a_fault_of_who_is_told_ends_nothing(loop: VirtualLoop) -> None:
+    class Faulty(Told):
+        def compared(self, told: Export[Compared]) -> None:
+            super().compared(told)
+            raise RuntimeError("a bug")
+
+    worse = Wrong(DECLARED)
+    worse.wrong = lambda x: x[:, 0] > 0
+    s = await stage(loop, v1=worse)
+    s.told = s.shadows._sink = Faulty()
+    for _ in range(3):
+        s.set(rule())
+        s.ask(range(1, 6))
+        await s.world.after(WINDOW_S + 2)
+        assert s.told.exports, "told again in each window"
+        s.told.exports.clear()
+    assert {str(error) for _, _, error in s.world.seen.handler_failures} == {"a bug"}
+    s.set()
+    await s.world.after(2)
+    assert s.shadows.reports() == [], "and rules that are gone still end"
+
+
+@virtual
 async def test_noise_is_the_live_revision_with_itself(loop: VirtualLoop) -> None:
     s = await stage(loop)
     flickers = SyntheticModel(DECLARED)
@@ -350,6 +391,7 @@ async def test_when_a_revision_changes_counting_begins_anew(loop: VirtualLoop) -
     await s.world.after(1)
     assert str(s.report.shadow_revision) == "m/7"
     assert s.report.summary.total.pair_count == 1
+    assert [(str(r.shadow_revision), r.summary.total.pair_count) for r in s.told.reports] == [("m/1", 3)]
     counted = {shadow: count for (_, _, shadow, _, _), count in s.shadows.account.comparisons.items()}
     assert counted == {"m/1": 3, "m/7": 1}, "metrics only grow"
 

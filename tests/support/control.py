@@ -74,6 +74,7 @@ class Shelf:
     failing: dict[int, str] = field(default_factory=dict)
     golden: dict[int, Golden] = field(default_factory=dict)
     memory: dict[int, int] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of classes, by output
     size_bytes: int = 10
     load_s: float = 0.0
     loading: int = 0  # loads that are under way, as it counts them on their threads
@@ -83,7 +84,7 @@ class Shelf:
         return self.models.setdefault(version, SyntheticModel(DECLARED))
 
     def source(self, *versions: int) -> SyntheticSource:
-        return SyntheticSource("m", versions)
+        return SyntheticSource("m", versions, labels=self.labels)
 
     def find(self, model: str, version: int | None, variant: str = "") -> tuple[ModelSource, Artefact]:
         number = max(self.versions) if version is None else version

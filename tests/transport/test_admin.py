@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -18,75 +15,14 @@ from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from support.control import FlakyJournal, Shelf, other_signature
-from support.world import Seen
+from support.admin import Served, served
+from support.control import other_signature
 from turnout.backends.synthetic import SyntheticModel
-from turnout.backends.threads import ThreadExecutors
 from turnout.core.errors import ControlError, Refusal
-from turnout.runtime.admin import Admin, AdminLimits
-from turnout.runtime.budget import Budget
-from turnout.runtime.jobs import SlotLimits
-from turnout.runtime.opening import Opener
-from turnout.transport.admin import SlotHandlers
-from turnout.transport.admin_server import _CALLS_MAX, _STREAMS_MAX, AdminServer
+from turnout.transport.admin_server import _CALLS_MAX, _STREAMS_MAX
 from turnout.transport.admin_status import ADMIN_STATUS, details_of
-from turnout_wire.admin import DETAILS_KEY, METHODS, SlotServiceAioStub, error_info
+from turnout_wire.admin import DETAILS_KEY, METHODS, error_info
 from turnout_wire.gen import slots_pb2 as pb
-
-
-@dataclass
-class Served:
-    stub: SlotServiceAioStub
-    admin: Admin
-    shelf: Shelf
-    journal: FlakyJournal
-    channel: grpc.aio.Channel
-    server: AdminServer
-    seen: Seen
-
-    async def load(self, slot: str, version: int, **more: Any) -> pb.LoadSlotResponse:
-        revision = pb.Revision(version=version)
-        return await self.stub.LoadSlot(pb.LoadSlotRequest(model="m", slot=slot, revision=revision, wait=True, **more))
-
-    async def swap(self, slot: str, **mutation: Any) -> pb.SwapSlotsResponse:
-        request = pb.SwapSlotsRequest(model="m", slot=slot, mutation=pb.Mutation(**mutation))
-        return await self.stub.SwapSlots(request)
-
-    async def model(self) -> pb.Model:
-        return (await self.stub.GetModel(pb.GetModelRequest(model="m"))).model
-
-
-@asynccontextmanager
-async def served(**limits: Any) -> AsyncIterator[Served]:
-    """Version 1 in blue with all traffic, version 2 in green."""
-    loop = asyncio.get_running_loop()
-    shelf, journal, seen = Shelf(), FlakyJournal(), Seen()
-    opener = Opener(
-        backend=shelf,
-        new_executors=lambda name: ThreadExecutors(name, loop, time.monotonic_ns),
-        limits=SlotLimits(1000, 1 << 30),
-        budget=Budget(1 << 20, 1 << 40),
-        clock_ns=time.monotonic_ns,
-        offload=asyncio.to_thread,
-        observer=seen,
-    )
-    admin = Admin(opener, shelf, journal, time.time_ns, "run", AdminLimits(**limits))
-    await admin.start([shelf.source(1)])
-    handlers = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
-    server = AdminServer(handlers, seen, admin.counts)
-    port = await server.start("127.0.0.1", 0)
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            one = Served(SlotServiceAioStub(channel), admin, shelf, journal, channel, server, seen)
-            if not limits:
-                await one.load("green", 2)
-            yield one
-    finally:
-        await admin.stop()
-        await server.stop(0)
-        for model in admin.fleet:
-            for slot in model.ready_slots():
-                await slot.unload()
 
 
 def weights(**shares: int) -> pb.SetWeightsRequest:

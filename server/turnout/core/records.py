@@ -1,7 +1,7 @@
 """What is told of shadowing: single pairs and summaries, and both as plain fields under their documented names.
 
-The names are those of the events `turnout.shadow.comparison` and `turnout.shadow.summary`, without their prefix
-`turnout.`. No tensor and no element of one is among them, but the places of the largest ones.
+The names are those of the events `turnout.shadow.comparison` and `turnout.shadow.summary`, without the prefix that
+`qualified` gives them. No tensor and no element of one is among them, but the places of the largest ones.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from turnout.core.sampling import Export
 from turnout.core.shadow_window import ShadowSummary
 
 Fields: TypeAlias = dict[str, str | int | float]
+_PREFIX = "turnout."
+_UNPREFIXED = ("error.", "rpc.")  # OpenTelemetry's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ def comparison_fields(told: Export[Compared]) -> Fields:
 def summary_fields(report: ShadowReport) -> Fields:
     """Of the last window, and as `total.*` since the rule began."""
     return dict(_given(_of_summary(report)))
+
+
+def qualified(fields: Fields) -> Fields:
+    """Under their full names, as events and captures have them."""
+    return {name if name.startswith(_UNPREFIXED) else _PREFIX + name: value for name, value in fields.items()}
 
 
 def _given(fields: Iterator[tuple[str, str | int | float | None]]) -> Iterator[tuple[str, str | int | float]]:

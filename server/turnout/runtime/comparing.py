@@ -58,14 +58,24 @@ class Comparer:
     async def _run(self) -> None:
         while self._waiting:
             chunk = [self._waiting.popleft() for _ in range(min(_CHUNK, len(self._waiting)))]
-            results = await self._offload(_compare_all, chunk)
+            try:
+                results = await self._offload(_compare_all, chunk)
+            except Exception as error:  # noqa: BLE001 - there is no thread to be had, say: those to come may fare better
+                results = [error] * len(chunk)
             for comparison, result in zip(chunk, results, strict=True):
-                if isinstance(result, Exception):
-                    self._observer.handler_failed("compare", comparison.pair.copy.request.inference_id, result)
-                    comparison.done(comparison.pair, None, "")
-                else:
-                    comparison.done(comparison.pair, *result)
+                self._end(comparison, result)
         self._task = None
+
+    def _end(self, comparison: Comparison, result: tuple[PairDivergence, str] | Exception) -> None:
+        inference_id = comparison.pair.copy.request.inference_id
+        try:
+            if isinstance(result, Exception):
+                self._observer.handler_failed("compare", inference_id, result)
+                comparison.done(comparison.pair, None, "")
+            else:
+                comparison.done(comparison.pair, *result)
+        except Exception as error:  # noqa: BLE001 - whoever is told has a fault: the others are compared all the same
+            self._observer.handler_failed("compare", inference_id, error)
 
 
 def _compare_all(chunk: Sequence[Comparison]) -> list[tuple[PairDivergence, str] | Exception]:

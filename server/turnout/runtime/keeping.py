@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Protocol
 
-from turnout.core.records import Compared, comparison_fields
+from turnout.core.copies import Pair
+from turnout.core.records import Compared, comparison_fields, qualified
 from turnout.core.sampling import Export
-from turnout.core.tensors import Tensors
+from turnout.core.tensors import Tensors, bytes_of
 from turnout.runtime.ports import Observer, Offload
 
 _WAITING_MAX = 64
+_BYTES_MAX = 64 << 20  # of tensors that wait, beside the pair that is being written
 
 
 class Archive(Protocol):
@@ -32,12 +34,14 @@ class Keeper:
         self._offload = offload
         self._observer = observer
         self._waiting: list[tuple[str, Export[Compared]]] = []
+        self._bytes = 0
         self._task: asyncio.Task[None] | None = None
 
     def keep(self, told: Export[Compared]) -> str:
-        if len(self._waiting) >= _WAITING_MAX:
-            return ""
         pair = told.record.pair
+        if len(self._waiting) >= _WAITING_MAX or self._bytes + _bytes_of(pair) > _BYTES_MAX:
+            return ""
+        self._bytes += _bytes_of(pair)
         which = blake2b(pair.copy.request.inference_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
         name = f"{pair.copy.request.model}-{pair.shadow.slot}-{told.record.time_ns}-{which}"
         self._waiting.append((name, told))
@@ -48,6 +52,7 @@ class Keeper:
     async def stop(self) -> None:
         """What is being written is waited for; what waits is forgotten."""
         self._waiting.clear()
+        self._bytes = 0
         if self._task is not None:
             await self._task
 
@@ -55,14 +60,23 @@ class Keeper:
         while self._waiting:
             name, told = self._waiting.pop(0)
             pair = told.record.pair
+            self._bytes -= _bytes_of(pair)
             tensors = {
                 "input": pair.copy.request.inputs,
                 "live": pair.copy.live.outputs or {},
                 "shadow": pair.shadow.outputs or {},
             }
-            about = {f"turnout.{key}": value for key, value in comparison_fields(told).items()}
+            about = qualified(comparison_fields(told))
             try:
-                await self._offload(self._archive.keep, name, tensors, about)
+                if not await self._offload(self._archive.keep, name, tensors, about):
+                    self._observer.noticed(
+                        f"the pair '{name}' is larger than all that may be kept: raise --shadow-capture-bytes-max"
+                    )
             except Exception as error:  # noqa: BLE001 - a full disk, say: shadowing goes on
                 self._observer.noticed(f"the pair '{name}' could not be kept: {type(error).__name__}")
         self._task = None
+
+
+def _bytes_of(pair: Pair) -> int:
+    """Of both sides: a shadow's answer may be larger than the live one."""
+    return pair.copy.bytes + sum(map(bytes_of, (pair.shadow.outputs or {}).values()))

@@ -17,6 +17,7 @@ MILLI = 1000  # and ratios in thousandths
 _OUTPUTS_MAX = 8  # of one revision, the first that are seen
 _OTHER = "_OTHER"
 _REVISIONS_MAX = 256  # beyond it, nothing is counted of further ones
+_COMPARISONS_MAX = 2000  # sets of attributes, as OpenTelemetry's specification bounds them; beyond it as well
 
 
 class ShadowAccount:
@@ -41,7 +42,9 @@ class ShadowAccount:
         model, live, shadow = pair.copy.request.model, str(pair.copy.live.revision), str(pair.shadow.revision)
         if not self._known(model, shadow):
             return
-        self.comparisons[model, live, shadow, pair.copy.kind, divergence.result] += 1
+        counted = (model, live, shadow, pair.copy.kind, divergence.result)
+        if counted in self.comparisons or len(self.comparisons) < _COMPARISONS_MAX:
+            self.comparisons[counted] += 1
         if pair.copy.kind is not PairKind.SHADOW:
             return
         for output in divergence.outputs:

@@ -134,7 +134,9 @@ class Shadows:
         active = self._active.get(place)
         if active is not None and active.fits(rule, lease.cargo.revision, target.revision):
             return active
-        self._end(place)
+        if active is not None:
+            self._sink.summarised(active.report())
+            self._end(place)
         self._active[place] = Shadowing(
             rule,
             Live(lease.slot, lease.cargo.revision, lease.cargo.spec.signature, lease.cargo.spec.labels),
@@ -161,6 +163,7 @@ class Shadows:
         target = (pair.shadow.slot, pair.shadow.revision.digest, pair.copy.kind)
         coin = self._random_bits(_COIN_BITS)
         self._tell(sampler.offer(target, compared.divergence, compared, compared.time_ns, coin))
+        self._arm()
 
     def _tell(self, exports: Sequence[Export[Compared]]) -> None:
         for export in exports:
@@ -171,12 +174,21 @@ class Shadows:
                 self._sink.compared(export)
 
     def _arm(self) -> None:
-        if self._timer is None:
+        if self._timer is None and not self._stopped:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
-        """Windows may be over: what they held back is told. Rules that are gone are told a last time, and end."""
         self._timer = None
+        try:
+            self._turn()
+        except Exception as error:  # noqa: BLE001 - a fault of who is told must not end shadowing
+            self._observer.handler_failed("shadow", "", error)
+        if self._active:
+            self._arm()
+
+    def _turn(self) -> None:
+        """Windows may be over: what they held back is told. Rules that are gone are told a last time, and end; with the
+        last one of a model its window does."""
         self._ticks += 1
         for sampler in self._samplers.values():
             self._tell(sampler.poll(self._now_ns()))
@@ -189,8 +201,8 @@ class Shadows:
                 self._sink.summarised(shadowing.report())
             if gone:
                 self._end(place)
-        if self._active:
-            self._arm()
+        for model in self._samplers.keys() - {place[0] for place in self._active}:
+            self._tell(self._samplers.pop(model).close(self._now_ns()))
 
     def _in_force(self, place: tuple[str, str], shadowing: Shadowing) -> bool:
         route = self._fleet.model(place[0]).route

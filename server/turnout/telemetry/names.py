@@ -14,7 +14,6 @@ SLOT_EVENT = "turnout.transition"
 JOURNAL_EVENT = "turnout.rollout.transition"
 COMPARISON_EVENT = "turnout.shadow.comparison"
 SUMMARY_EVENT = "turnout.shadow.summary"
-PREFIX = "turnout."  # of the fields of both, which `core/records` names
 
 RPC_SYSTEM = "rpc.system.name"
 RPC_METHOD = "rpc.method"

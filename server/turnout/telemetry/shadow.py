@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from turnout.core.pairs import Result
-from turnout.core.records import Compared, Fields, ShadowReport, comparison_fields, summary_fields
+from turnout.core.records import Compared, ShadowReport, comparison_fields, qualified, summary_fields
 from turnout.core.sampling import Export
 from turnout.core.sketch import Sketch
 from turnout.runtime.ports import EventLog, Severity
@@ -16,7 +17,6 @@ from turnout.telemetry import instruments as i
 from turnout.telemetry import names
 from turnout.telemetry.readings import Distribution, Reading, Value
 
-_UNPREFIXED = ("error.", "rpc.")  # OpenTelemetry's own
 Key = TypeVar("Key", bound=tuple[str, ...])
 _FAILED = frozenset({Result.LIVE_ERROR, Result.SHADOW_ERROR, Result.BOTH_ERROR})
 
@@ -33,10 +33,10 @@ class ComparisonEvents:
         if result in _FAILED:
             severity = Severity.ERROR
         trace = told.record.pair.copy.request.trace
-        self._log.emit(names.COMPARISON_EVENT, severity, _prefixed(comparison_fields(told)), trace)
+        self._log.emit(names.COMPARISON_EVENT, severity, qualified(comparison_fields(told)), trace)
 
     def summarised(self, report: ShadowReport) -> None:
-        self._log.emit(names.SUMMARY_EVENT, Severity.INFO, _prefixed(summary_fields(report)))
+        self._log.emit(names.SUMMARY_EVENT, Severity.INFO, qualified(summary_fields(report)))
 
 
 class ShadowReadings:
@@ -57,9 +57,14 @@ class ShadowReadings:
         yield Reading(i.SHADOW_DISTANCE, _distributions(account.distances, account.distance_sums, NANO))
         yield Reading(i.SHADOW_DURATION, _distributions(account.durations, account.duration_sums_ns, NANO))
         yield Reading(i.SHADOW_RATIO, _distributions(account.ratios, account.ratio_sums, MILLI))
-        queues = [(shadowing.key, shadowing.queued, shadowing.rule.queue_max) for shadowing in self._shadows]
-        yield Reading(i.SHADOW_QUEUE_USAGE, tuple(Value(key, queued) for key, queued, _ in queues))
-        yield Reading(i.SHADOW_QUEUE_LIMIT, tuple(Value(key, limit) for key, _, limit in queues))
+        # Two slots may hold the same revision: what has the same attributes is one value.
+        queued: Counter[tuple[str, str]] = Counter()
+        limits: Counter[tuple[str, str]] = Counter()
+        for shadowing in self._shadows:
+            queued[shadowing.key] += shadowing.queued
+            limits[shadowing.key] += shadowing.rule.queue_max
+        yield Reading(i.SHADOW_QUEUE_USAGE, tuple(Value(key, count) for key, count in queued.items()))
+        yield Reading(i.SHADOW_QUEUE_LIMIT, tuple(Value(key, count) for key, count in limits.items()))
 
 
 def _distributions(sketches: Mapping[Key, Sketch], sums: Mapping[Key, int], parts: int) -> tuple[Distribution, ...]:
@@ -67,7 +72,3 @@ def _distributions(sketches: Mapping[Key, Sketch], sums: Mapping[Key, int], part
     return tuple(
         Distribution(key, Sketch(sketch.bins), sums[key] / parts, part=1 / parts) for key, sketch in sketches.items()
     )
-
-
-def _prefixed(fields: Fields) -> Fields:
-    return {name if name.startswith(_UNPREFIXED) else names.PREFIX + name: value for name, value in fields.items()}

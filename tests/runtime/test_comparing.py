@@ -1,0 +1,126 @@
+"""Pairs on their way through the thread that compares: in order, a few at a time, and no fault stops the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.shadows import confused
+from support.virtual import VirtualLoop, inline, virtual
+from support.world import Seen
+from turnout.core.copies import Pair
+from turnout.core.pairs import PairDivergence, Result
+from turnout.runtime.comparing import _CHUNK, Comparer, Comparison, digest_of
+
+
+class Desk:
+    """A comparer, and what it has found: inference ids with results."""
+
+    def __init__(self, offload: Callable[..., Any] = inline) -> None:
+        self.seen = Seen()
+        self.comparer = Comparer(offload, self.seen)
+        self.found: list[tuple[str, Result | None]] = []
+
+    def put(self, *ids: str, done: Callable[..., None] | None = None) -> None:
+        for inference_id in ids:
+            pair = confused(inference_id=inference_id).pair
+            self.comparer.put(Comparison(pair, {}, True, done or self._done))
+
+    def _done(self, pair: Pair, divergence: PairDivergence | None, digest: str) -> None:
+        self.found.append((pair.copy.request.inference_id, divergence.result if divergence else None))
+
+
+@virtual
+async def test_in_order_and_a_few_at_a_time(loop: VirtualLoop) -> None:
+    chunks: list[int] = []
+
+    async def offload(blocking: Callable[..., Any], chunk: list[Comparison]) -> Any:
+        chunks.append(len(chunk))
+        await asyncio.sleep(1)
+        return blocking(chunk)
+
+    desk = Desk(offload)
+    desk.put(*map(str, range(_CHUNK + 3)))
+    await asyncio.sleep(0.5)
+    desk.put("late")
+    await asyncio.sleep(10)
+    assert desk.found == [(str(number), Result.MISMATCH) for number in range(_CHUNK + 3)] + [("late", Result.MISMATCH)]
+    assert chunks == [_CHUNK, 4]
+
+
+@virtual
+async def test_who_is_told_may_have_a_fault(loop: VirtualLoop) -> None:
+    desk = Desk()
+
+    def breaks(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    desk.put("1")
+    desk.put("2", done=breaks)
+    desk.put("3")
+    await asyncio.sleep(1)
+    desk.put("4")
+    await asyncio.sleep(1)
+    assert [inference_id for inference_id, _ in desk.found] == ["1", "3", "4"]
+    assert [(method, id_) for method, id_, _ in desk.seen.handler_failures] == [("compare", "2")]
+
+
+@virtual
+async def test_there_may_be_no_thread_to_be_had(loop: VirtualLoop) -> None:
+    refusals = iter([RuntimeError("can't start new thread")])
+
+    async def offload(blocking: Callable[..., Any], *args: Any) -> Any:
+        if (error := next(refusals, None)) is not None:
+            raise error
+        return blocking(*args)
+
+    desk = Desk(offload)
+    desk.put("1", "2")
+    await asyncio.sleep(1)
+    desk.put("3")
+    await asyncio.sleep(1)
+    assert desk.found == [("1", None), ("2", None), ("3", Result.MISMATCH)], "places are free again"
+
+
+@virtual
+async def test_a_stop_waits_for_what_is_being_compared_alone(loop: VirtualLoop) -> None:
+    async def offload(blocking: Callable[..., Any], *args: Any) -> Any:
+        await asyncio.sleep(1)
+        return blocking(*args)
+
+    desk = Desk(offload)
+    desk.put(*map(str, range(3 * _CHUNK)))
+    await asyncio.sleep(0.5)
+    await desk.comparer.stop()
+    assert len(desk.found) == _CHUNK
+
+
+X = np.arange(4, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"y": X},
+        {"x": X.reshape(2, 2)},
+        {"x": X.view(np.int32)},
+        {"x": X + 1},
+        {"x": X, "y": X},
+        {},
+    ],
+)
+def test_the_digest_of_inputs_tells_requests_apart(other: dict[str, Any]) -> None:
+    assert digest_of({"x": X}) != digest_of(other)
+    assert digest_of({"x": X, "y": X}) == digest_of({"y": X.copy(), "x": X.copy()})
+
+
+def test_the_digest_of_texts() -> None:
+    def texts(*given: object) -> dict[str, Any]:
+        return {"x": np.array(given, object)}
+
+    assert digest_of(texts(b"a", b"bc")) != digest_of(texts(b"ab", b"c"))
+    assert digest_of(texts(b"a")) == digest_of(texts(b"a"))
