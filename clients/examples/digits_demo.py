@@ -91,7 +91,7 @@ def demo(samples: int, server_flags: Sequence[str], pause_s: float) -> int:
             lines, endpoint = server.wait_ready()
             print(*lines, sep="\n", end="\n\n")
             admin = admin_endpoint(lines)
-            _show_switching(endpoint, admin, images, pause_s)
+            _show_switching(endpoint, admin, images, labels, pause_s)
             turnoutctl(console, admin, "load", "digits", "v3", "digits/3")
             answers = _show_versions(endpoint, images, labels)
             _show_digits(images, labels, answers)
@@ -130,14 +130,16 @@ def serve(server_flags: Sequence[str]) -> int:
     return 0 if stopping and status == -signal.SIGTERM else status
 
 
-def _show_switching(endpoint: str, admin: str, images: NDArray[np.float32], pause_s: float) -> None:
+def _show_switching(
+    endpoint: str, admin: str, images: NDArray[np.float32], labels: NDArray[np.int64], pause_s: float
+) -> None:
     console.rule("1. From version 1 to version 2 and back, under load")
     _say(
         f"{steady.USERS:,} users ask {steady.PACE_PER_S} times a second, each with a sticky key of their own, whether "
         "or not answers come. What they see, they see from one process of Python that shares "
         f"{len(os.sched_getaffinity(0))} cores with the server: this is no benchmark; for one, see make bench."
     )
-    with steady.Users(endpoint, images) as users:
+    with steady.Users(endpoint, images, labels) as users:
         Story(console, users, admin, pause_s).tell()
     if users.failed:
         raise Trouble(f"no request may fail: {'; '.join(users.failures)}")

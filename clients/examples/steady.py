@@ -53,10 +53,12 @@ class Users:
 
     endpoint: str
     images: NDArray[np.float32]
+    labels: NDArray[np.int64]
     recent: deque[Answered] = field(default_factory=lambda: deque(maxlen=_WINDOW_ENTRIES))
     total: int = 0
     failed: int = 0
     failures: list[str] = field(default_factory=list)  # what the first of them said
+    told: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW_ENTRIES))  # id, right digit
     at: dict[int, str] = field(default_factory=dict)  # user -> the slot that answered last
     moves: Counter[tuple[str, str]] = field(default_factory=Counter)  # (from, to) -> users
 
@@ -111,7 +113,8 @@ class Users:
 
     async def _one(self, stub: GRPCInferenceServiceAioStub, number: int) -> None:
         user = number * 7919 % USERS  # each in turn, in no order that a hash could know
-        image = self.images[number % len(self.images)]
+        which = number % len(self.images)
+        image = self.images[which]
         sent_ns = time.monotonic_ns()
         slot = ""
         try:
@@ -119,6 +122,7 @@ class Users:
                 plain_stub.request(image[None]), timeout=_TIMEOUT_S, metadata=(("turnout-sticky-key", f"user-{user}"),)
             )
             slot = response.parameters["turnout_slot"].string_param
+            self.told.append((response.parameters["inference_id"].string_param, int(self.labels[which])))
         except grpc.aio.AioRpcError as error:
             self.failed += 1
             if len(self.failures) < _MESSAGES_MAX:

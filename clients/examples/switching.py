@@ -1,4 +1,5 @@
-"""The demo's story: version 2 arrives beside version 1, gets 10 % of the users, then all, then none; nothing fails.
+"""The demo's story: version 2 arrives beside version 1, answers copies of requests that nobody sees, gets 10 % of the
+users, then all, then none; nothing fails.
 
 Each change is a real `turnoutctl` command; a table shows what was wanted next to what the users see.
 """
@@ -21,6 +22,8 @@ import drawing
 from server_process import Trouble
 from steady import USERS, Users
 from turnout_client.admin import AdminClient
+from turnout_client.ctl.agreement import summary_table
+from turnout_wire.gen import feedback_pb2 as feedback
 from turnout_wire.gen import slots_pb2 as pb
 
 MODEL = "digits"
@@ -29,6 +32,8 @@ _COMMAND_S_MAX = 60
 _WINDOW_S = 1.5
 _LOOKS_PER_S = 4
 _ROLLBACK_LOOK_S_MAX = 5.0
+_LABELS_MAX = 1000  # that one call takes
+_PAIRS_MIN = 20  # there are some hundred of them
 _SIGMAS = 6  # a share of USERS hashed keys is off by more once in half a billion salts
 
 
@@ -54,6 +59,7 @@ class Story:
             self._scene("Version 1 in slot blue has all traffic", self._pause_s)
             self._run("load", MODEL, "green", f"{MODEL}/2")
             self._scene("Version 2 in slot green: loaded, checked, warmed; no traffic", self._pause_s / 2)
+            self._shadow()
             self._canary()
             self._run("swap", MODEL, "green", "--bake", "10m", "--reason", "version 2 is better")
             self._scene("All to green in one assignment; blue is kept READY", self._pause_s)
@@ -62,6 +68,27 @@ class Story:
         self._console.print(f"\n{self._users.total:,} requests so far, {self._users.failed} failed.\n")
         if self._users.failed:
             raise Trouble(f"no request may fail: {'; '.join(self._users.failures)}")
+
+    def _shadow(self) -> None:
+        """Version 2 answers what version 1 has answered, unseen; then the right answers arrive."""
+        self._run("shadow", "set", MODEL, "green", "--sample", "100%")
+        self._scene("Users are answered by blue alone; green answers copies", self._pause_s)
+        self._console.print("What the right answers were, for the last requests, by their inference ids:\n")
+        told = list(self._users.told)[-_LABELS_MAX:]
+        facts = [feedback.Feedback(inference_id=which, label=str(label)) for which, label in told]
+        reply = self._client.record_feedback(feedback.RecordFeedbackRequest(model=MODEL, feedback=facts))
+        summary = next(event.summary for event in self._client.watch_comparisons(MODEL) if event.HasField("summary"))
+        self._console.print(summary_table(summary, min(self._console.width, 100), worst_max=3), "")
+        reference, total = summary.reference, summary.total
+        if (
+            not reply.accepted
+            or total.pair_count < _PAIRS_MIN
+            or reference.only_shadow_right <= reference.only_live_right
+        ):
+            raise Trouble(
+                f"version 2 must be shadowed and right more often than version 1: {total.pair_count} pairs, "
+                f"{reply.accepted} labels, {reference.only_shadow_right} to {reference.only_live_right}"
+            )
 
     def _canary(self) -> None:
         self._users.moves.clear()

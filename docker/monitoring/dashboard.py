@@ -50,6 +50,17 @@ _SUCCESS = f'{OUTCOME}="success"'
 _STAGES = _per_slot(i.STAGE_TIME, "")
 _GPU = f"GPU {{{{{label('hw.id')}}}}}"
 _STATE = label(i.STATE)
+_SHADOW, _KIND, _RESULT = label(i.SHADOW_REVISION), label(i.COMPARISON_KIND), label(i.COMPARISON_RESULT)
+_SHADOW_LEGEND = f"{{{{{_SHADOW}}}}}"
+
+
+def _pairs(results: str) -> str:
+    counted = series(i.SHADOW_COMPARISONS, _WHICH, f'{_RESULT}=~"{results}"')
+    return total(rate(counted, _WINDOW), MODEL, _SHADOW, _KIND)
+
+
+_COMPARED = f"({_pairs('match|near_tie|mismatch|shape|shadow_error')} > 0)"
+_DISAGREEING = f"({_pairs('mismatch|shape|shadow_error')} or 0 * {_COMPARED})"
 
 ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     (
@@ -185,6 +196,77 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel("Memory of slots", "bytes", ((_now(i.SLOT_MEMORY), _SLOT_LEGEND),)),
             Panel("Requests that hold a slot", "short", ((_now(i.REQUEST_ACTIVE), _SLOT_LEGEND),)),
+        ),
+    ),
+    (
+        "Shadow",
+        (
+            Panel(
+                "Disagreement",
+                "percentunit",
+                ((f"{_DISAGREEING} / {_COMPARED}", f"{_SHADOW_LEGEND} {{{{{_KIND}}}}}"),),
+                "Pairs that do not match, of all whose live answer succeeded; noise is the live revision with itself.",
+                needs="a shadow rule",
+            ),
+            Panel(
+                "Comparisons by result",
+                "ops",
+                (
+                    (
+                        total(rate(series(i.SHADOW_COMPARISONS, _WHICH), _WINDOW), MODEL, _SHADOW, _KIND, _RESULT),
+                        f"{_SHADOW_LEGEND} {{{{{_KIND}}}}} {{{{{_RESULT}}}}}",
+                    ),
+                ),
+                needs="a shadow rule",
+            ),
+            Panel(
+                "Dropped copies by reason",
+                "ops",
+                (
+                    (
+                        total(rate(series(i.SHADOW_DROPPED, _WHICH), _WINDOW), MODEL, _SHADOW, label(i.DROP_REASON)),
+                        f"{_SHADOW_LEGEND} {{{{{label(i.DROP_REASON)}}}}}",
+                    ),
+                ),
+                "Copies that were not compared: nothing live is lost by it.",
+                needs="a dropped copy",
+            ),
+            Panel(
+                "Time against the live answer",
+                "none",
+                tuple(
+                    (quantile(share, i.SHADOW_RATIO, _WINDOW, (MODEL, _SHADOW), _WHICH), f"{_SHADOW_LEGEND} {name}")
+                    for share, name in ((0.5, "p50"), (0.99, "p99"))
+                ),
+                "Queue and batch of the copy over those of the live answer.",
+                needs="a shadow rule",
+            ),
+            Panel(
+                "Copies on their way",
+                "short",
+                (
+                    (total(series(i.SHADOW_QUEUE_USAGE, _WHICH), MODEL, _SHADOW), _SHADOW_LEGEND),
+                    (total(series(i.SHADOW_QUEUE_LIMIT, _WHICH), MODEL, _SHADOW), f"{_SHADOW_LEGEND} limit"),
+                ),
+                needs="a shadow rule",
+            ),
+            Panel(
+                "Distance of outputs, p90",
+                "none",
+                (
+                    (
+                        quantile(
+                            0.9,
+                            i.SHADOW_DISTANCE,
+                            _WINDOW,
+                            (MODEL, _SHADOW, label(i.OUTPUT), label(i.DISTANCE_METRIC)),
+                            _WHICH,
+                        ),
+                        f"{_SHADOW_LEGEND} {{{{{label(i.OUTPUT)}}}}} {{{{{label(i.DISTANCE_METRIC)}}}}}",
+                    ),
+                ),
+                needs="a shadow rule",
+            ),
         ),
     ),
     (

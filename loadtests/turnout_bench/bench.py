@@ -65,23 +65,24 @@ class Bench:
             self._samples[model] = reference_samples(model, self.model_file(model))
         return self._samples[model]
 
-    async def child(self, name: str, arguments: Callable[[], Sequence[str]]) -> Child:
-        """A process on the servers' core, started once and kept until the end."""
+    async def child(self, name: str, arguments: Callable[[], Sequence[str]], *, beside: bool = False) -> Child:
+        """A process on the servers' core, or `beside` them on the generator's; started once and kept until the end."""
         if name not in self._children:
-            child = Child(name, await asyncio.to_thread(arguments), self.server_core)
+            core = self.generator_core if beside else self.server_core
+            child = Child(name, await asyncio.to_thread(arguments), core)
             await asyncio.to_thread(child.start)
             self._children[name] = child
         return self._children[name]
 
-    async def turnout(self) -> Child:
-        """The server with its defaults, and every model of MODELS."""
+    async def turnout(self, name: str = "turnout", *flags: str) -> Child:
+        """The server with its defaults, or with some flags, and every model of MODELS."""
 
         def arguments() -> Sequence[str]:
             for model in MODELS:
                 self.model_file(model)
-            return processes.server_arguments(self.folder / "models")
+            return processes.server_arguments(self.folder / "models", *flags)
 
-        return await self.child("turnout", arguments)
+        return await self.child(name, arguments)
 
     async def reference(self, model: str) -> Child:
         """In-process ONNX Runtime with one thread, on the servers' core; ask it with rows and seconds."""

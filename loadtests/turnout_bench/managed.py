@@ -77,6 +77,48 @@ class Operator:
         request = pb.LoadSlotRequest(model=model, slot=BESIDE, revision=revision, wait=True)
         await _answer(self._stub.LoadSlot(request, timeout=_ANSWER_S_MAX))
 
+    async def renew(self) -> None:
+        """The small model's live slot, with what it holds: what is counted of it begins anew."""
+        request = pb.LoadSlotRequest(
+            model=SMALL,
+            slot=LIVE,
+            revision=pb.Revision(version=VERSIONS[LIVE]),
+            wait=True,
+            replace=True,
+            accept_outage=True,
+        )
+        await _answer(self._stub.LoadSlot(request, timeout=_ANSWER_S_MAX))
+
+    async def shadow(self, share: float) -> None:
+        """Copies of that share of the small model's requests to the slot beside the live one; 0: none."""
+        if share:
+            rule = pb.ShadowRule(slot=BESIDE, sample_bp=round(share * 10_000))
+            await _answer(self._stub.SetShadow(pb.SetShadowRequest(model=SMALL, rule=rule), timeout=_ANSWER_S_MAX))
+        else:
+            await _answer(
+                self._stub.ClearShadow(pb.ClearShadowRequest(model=SMALL, slot=BESIDE), timeout=_ANSWER_S_MAX)
+            )
+
+    async def shadowed(self) -> tuple[int, dict[str, int]]:
+        """Copies of the small model that were compared since the rule was set, and those dropped by reason."""
+        watch = self._stub.WatchComparisons(pb.WatchComparisonsRequest(model=SMALL, slot=BESIDE))
+        try:
+            async with asyncio.timeout(_ANSWER_S_MAX):
+                async for event in watch:
+                    if event.HasField("summary"):
+                        return event.summary.total.pair_count, dict(event.summary.dropped)
+        except grpc.aio.AioRpcError as error:
+            raise BenchError(f"the operator was refused: {error.code().name} {error.details()}") from None
+        finally:
+            watch.cancel()
+        raise BenchError("no comparison was told")
+
+    async def latency_ms(self) -> tuple[float, float]:
+        """From arrival to answer inside the server, p50 and p99 of the small model's live slot since it was loaded."""
+        reply = await _answer(self._stub.GetModel(pb.GetModelRequest(model=SMALL), timeout=_ANSWER_S_MAX))
+        (counts,) = (slot.routed for slot in reply.model.slots if slot.name == LIVE)
+        return counts.latency_p50.ToNanoseconds() / 1e6, counts.latency_p99.ToNanoseconds() / 1e6
+
     async def unload(self, model: str) -> None:
         request = pb.UnloadSlotRequest(model=model, slot=BESIDE, wait=True)
         await _answer(self._stub.UnloadSlot(request, timeout=_ANSWER_S_MAX))

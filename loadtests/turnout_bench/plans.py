@@ -22,6 +22,7 @@ class Plan:
         swaps, rollbacks: under traffic; rollbacks come after every n-th swap, and are then timed as often again.
         change_every_s: from one of them to the next.
         loads: of the large model.
+        shadow_s: of each round with a shadow, and of each without.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Plan:
     rollbacks: int
     change_every_s: float
     loads: int
+    shadow_s: float
     left_out: frozenset[str] = frozenset()
 
 
@@ -66,6 +68,7 @@ FULL = Plan(
     rollbacks=20,
     change_every_s=0.3,
     loads=5,
+    shadow_s=10.0,
 )
 QUICK = Plan(
     name="quick",
@@ -87,7 +90,13 @@ QUICK = Plan(
     rollbacks=5,
     change_every_s=0.2,
     loads=3,
-    left_out=frozenset({"swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms"}),
+    shadow_s=3.0,
+    left_out=frozenset(
+        {
+            *("swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms"),
+            *("shadow_p99_ratio", "telemetry_cpu_ratio"),
+        }
+    ),
 )
 # Every line of code that a figure needs, and no claim to a result.
 SMOKE = Plan(
@@ -110,5 +119,6 @@ SMOKE = Plan(
     rollbacks=2,
     change_every_s=0.2,
     loads=1,
+    shadow_s=0.5,
 )
 PLANS = {plan.name: plan for plan in (FULL, QUICK, SMOKE)}

@@ -56,7 +56,7 @@ class Child:
         BenchError: it ended, or was not ready within START_S_MAX.
         """
         pinned = ["-c", _PINNED, str(self._core)] if self._core is not None else []
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("TURNOUT_", "OTEL_"))}
         sources = [str(ROOT / source) for source in _SOURCES]
         environment["PYTHONPATH"] = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
@@ -94,9 +94,12 @@ class Child:
         Raises:
             BenchError: it has none.
         """
-        if (found := re.search(r"^admin +([^\s,]+)", "".join(self._before_ready), re.MULTILINE)) is None:
-            raise BenchError(f"'{self.name}' has no admin service")
-        return found[1]
+        return self._announced(r"admin +([^\s,]+)", "admin service")
+
+    @property
+    def ops_address(self) -> str:
+        """Of a server's ops port; raises as `admin_address`."""
+        return self._announced(r"ops +http://(\S+):", "ops port")
 
     def cpu_s(self) -> float:
         """User and system time of all its threads so far."""
@@ -128,6 +131,11 @@ class Child:
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
+
+    def _announced(self, pattern: str, what: str) -> str:
+        if (found := re.search(f"^{pattern}", "".join(self._before_ready), re.MULTILINE)) is None:
+            raise BenchError(f"'{self.name}' has no {what}")
+        return found[1]
 
     def _drain(self) -> None:
         """Its standard error, so that the pipe never fills; the last lines are kept for an error message."""

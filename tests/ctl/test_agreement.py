@@ -97,6 +97,23 @@ def test_of_many_classes_those_that_disagree_most_are_shown_by_number() -> None:
     assert everything.index("\n9 ") < everything.index("\n10 ") < everything.index("\nothers ")
 
 
+def test_outputs_that_agree_alike_are_one_table() -> None:
+    told = summary(2)
+    for each in list(told.classes):
+        told.classes.add(
+            output="label",
+            live_class=each.live_class,
+            row_count=each.row_count,
+            agreeing_count=each.agreeing_count + each.near_tie_count,
+        )
+    lines = shown(told).splitlines()
+    start = lines.index("probabilities, label  rows     agree  taken for")
+    assert lines[start + 1].split() == ["4", "100", "96.00", "%", "9", "(4)"]
+    told.classes[-1].agreeing_count -= 1
+    apart = shown(told)
+    assert "\nprobabilities  rows" in apart and "\nlabel  rows" in apart and "95.00 %" in apart
+
+
 def test_names_of_a_model_neither_act_on_the_terminal_nor_are_they_markup() -> None:
     told = summary(1)
     told.classes[1].live_class = told.confusions[0].live_class = told.worst_pairs[0].live_class = "[red]\x1b[2J"
@@ -189,8 +206,11 @@ def test_lines() -> None:
         "window no pairs  total no pairs  PENDING"
     )
     assert comparison_line(comparison()).partition("  ")[2] == (
-        "digits green  mismatch  req-17  probabilities: argmax, distance 1, class 4 → 9, 1 of 8"
+        "digits green  mismatch  req-17  probabilities: argmax, class 4 → 9, 1 of 8"
     )
+    other = comparison()
+    other.method, other.distance, other.shadow_argmax = pb.COMPARISON_METHOD_JS, 0.123456, 4
+    assert comparison_line(other).endswith("probabilities: js, distance 0.1235, class 4, 1 of 8")
     failed = pb.Comparison(
         model="m", shadow_slot="g", kind=pb.COMPARISON_KIND_NOISE, result=pb.COMPARISON_RESULT_SHADOW_ERROR,
         inference_id="\x1b[2J", error_type="execution_failed",

@@ -55,7 +55,7 @@ def test_each_event_is_a_line(green: FakeAdmin) -> None:
     teller.join()
     assert (done.status, done.stderr) == (0, "")
     first, second, third = done.stdout.splitlines()
-    assert first.endswith("digits green  mismatch  r1  probabilities: argmax, distance 1, class 4 → 9, 1 of 8")
+    assert first.endswith("digits green  mismatch  r1  probabilities: argmax, class 4 → 9, 1 of 8")
     assert "digits green  digits/2@int8 against digits/1  window 100 pairs 98.00 %  total 200 pairs" in second
     assert "  r2  " in third
 

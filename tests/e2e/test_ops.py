@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from tritonclient.utils import InferenceServerException
 
 from support import onnx_models
+from support.otlp_sink import grpc_sink
 from support.server import COMMAND, Server, address_of, environment, process, run, until
 from turnout.telemetry.exposition import label
 from turnout.telemetry.instruments import INSTRUMENTS, Kind
@@ -122,7 +124,7 @@ def test_probes_from_the_start_to_the_end(slow: Path) -> None:
 
 def test_probes_while_models_load(tmp_path: Path) -> None:
     """The port is known beforehand, as in a container: the table that names it comes when everything is loaded."""
-    for number in range(30):
+    for number in range(6):
         onnx_models.write(tmp_path, f"m{number}", onnx_models.SCALE.format(factor=2), "max_batch_size: 8")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -165,3 +167,39 @@ def test_a_used_ops_port_is_refused_before_models_are_loaded(slow: Path) -> None
         assert done.returncode == 1
         remedy = "choose another --ops-host or --ops-port, or use --no-ops"
         assert f"cannot listen on {host}:{port}: Address already in use; {remedy}" in done.stderr
+
+
+def test_exemplars_point_at_spans_that_were_sent(slow: Path) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with (
+        grpc_sink() as sink,
+        process(slow, f"--otlp-endpoint={sink.url}", more={"OTEL_METRIC_EXPORT_INTERVAL": "100"}) as server,
+        triton.InferenceServerClient(server.address) as client,
+    ):
+        client.infer("slow", work(1))
+        client.infer("slow", work(1), headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+
+        def scraped() -> list[Any]:
+            samples = metrics(server)["turnout_request_duration_seconds"].samples
+            return [sample.exemplar for sample in samples if sample.exemplar is not None]
+
+        until(scraped)
+        (exemplar,) = scraped()
+        assert exemplar.labels["trace_id"] == trace
+        assert abs(float(exemplar.timestamp) - time.time()) < 60
+
+        def exported() -> list[Any]:
+            found = [metric for metric in sink.metrics if metric.name == "turnout.request.duration"]
+            points = [point for metric in found[-1:] for point in metric.histogram.data_points]
+            return [each for point in points for each in point.exemplars]
+
+        until(exported)
+        assert {(e.trace_id.hex(), e.span_id.hex()) for e in exported()} == {(trace, exemplar.labels["span_id"])}
+        sent = {metric.name for metric in sink.metrics}
+        named = {each.name for each in INSTRUMENTS}
+        assert sent <= named
+        assert sent >= {"process.memory.usage", "turnout.loop.lag", "rpc.server.call.duration"}
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        spans = {(span.trace_id.hex(), span.span_id.hex()) for span in sink.spans}
+        assert (trace, exemplar.labels["span_id"]) in spans

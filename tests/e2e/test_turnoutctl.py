@@ -12,10 +12,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
-from support.server import Server, environment, serving
+from support.server import Server, environment, serving, until
+from zoo.samples import heldout
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "turnout_client.ctl")
@@ -117,6 +121,49 @@ def test_a_shadow_rule_outlasts_a_restart_and_ends_with_a_swap(repository: Path,
         assert "shadow green" not in operator("status", "--interval", "0")
         history = operator("history", "--slot", "green", "-n", "1")
         assert "shadows/green  sample=5000 noise=0 digits/2 → -" in history and "swap by" in history
+
+
+def test_a_shadow_is_watched_and_labels_say_that_it_is_better(repository: Path) -> None:
+    images, labels = heldout(400)
+    with serving(repository, "--admin-port=0") as server:
+        operator = Operator(admin_of(server))
+        assert "`turnoutctl shadow set digits SLOT`" in operator("shadow", "watch", "digits", status=1)
+        operator("load", "digits", "green", "2")
+        operator("shadow", "set", "digits", "green")
+        with (
+            watching(operator, "shadow", "watch", "digits", "--count", "3", "--json") as events,
+            triton.InferenceServerClient(server.address) as client,
+        ):
+            for number, image in enumerate(images):
+                tensor = triton.InferInput("image", [1, 64], "FP32")
+                tensor.set_data_from_numpy(image[np.newaxis])
+                client.infer("digits", [tensor], request_id=f"r{number}")
+            kinds = [json.loads(events.readline())["event_type"] for _ in range(3)]
+        assert "COMPARISON" in kinds
+        until(lambda: "total     400 " in operator("shadow", "watch", "digits", "--once"))
+        table = operator("shadow", "watch", "digits", "--once")
+        assert "digits green  digits/2 against digits/1 in blue" in table and "labels" not in table
+        file = "inference_id,label\n" + "".join(f"r{number},{label}\n" for number, label in enumerate(labels))
+        assert "digits: 400 accepted, 0 unknown, 0 duplicate" in operator("feedback", "digits", "-f", "-", stdin=file)
+        assert "INVALID_REQUEST" in operator("feedback", "digits", "r1", "cat", status=1)
+        told = json.loads(operator("shadow", "watch", "digits", "--once", "--json"))["summary"]
+        assert sum(each["row_count"] for each in told["classes"] if each["output"] == "label") == 400
+        assert told["reference"]["only_shadow_right"] > told["reference"]["only_live_right"]
+        assert "its disagreement is mostly improvement" in operator("shadow", "watch", "digits", "--once")
+
+
+@contextlib.contextmanager
+def watching(operator: Operator, *arguments: str) -> Iterator[IO[str]]:
+    """What the command prints, while it runs; it ends by itself, with status 0."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments], env=operator.environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+            assert process.wait(RUN_S_MAX) == 0
+        finally:
+            process.kill()
 
 
 def test_watch_tells_what_another_operator_does(operator: Operator) -> None:

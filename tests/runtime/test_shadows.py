@@ -503,3 +503,7 @@ async def test_stop(loop: VirtualLoop) -> None:
     await s.world.after(2)
     assert s.told.reports == []
     assert s.model.slots["v1"].leases == 0
+    runs = s.model.slots["v1"].account.runs.count
+    s.ask(range(5))
+    await s.world.after(2)
+    assert s.model.slots["v1"].account.runs.count == runs, "requests that still come are not copied"

@@ -42,7 +42,7 @@ async def test_the_flags_endpoint_goes_before_the_environments(
     with sink() as got:
         pipeline = built(got.url + "/" * (protocol == "http"), protocol)
         assert pipeline.exported == ("traces", "metrics", "logs")
-        pipeline.watch(lambda: [Reading(QUEUE_LIMIT, (Value((), 5),))])
+        pipeline.watch(lambda: [Reading(QUEUE_LIMIT, (Value((), 5),))], lambda: [])
         pipeline.tracer.request_ended(EndedRequest(TRACE, "ModelInfer", 1, 2, None, None, "CANCELLED"))
         pipeline.events.emit("turnout.shadow.comparison", Severity.WARN, {"turnout.live.argmax": 3}, TRACE)
         assert pipeline.write_line is not None
@@ -73,7 +73,7 @@ async def test_a_service_without_a_name_gets_ours(capsys: pytest.CaptureFixture[
         "OTEL_METRICS_EXPORTER": "console",
     }
     pipeline = otel.build(read(environment), LIMITS, "ours")
-    pipeline.watch(lambda: [Reading(QUEUE_LIMIT, (Value((), 5),))])
+    pipeline.watch(lambda: [Reading(QUEUE_LIMIT, (Value((), 5),))], lambda: [])
     pipeline.tracer.request_ended(EndedRequest(TRACE, "ModelInfer", 1, 2, None, None, "CANCELLED"))
     pipeline.events.emit("turnout.transition", Severity.ERROR, {})
     assert await pipeline.stop(20)

@@ -44,8 +44,8 @@ def summary_table(
         low = scale([windows.rates])
         parts.append(_fact(f"{sparkline(windows.rates, low, WINDOWS_KEPT)}  last windows, {_percent(low)} to 100 %"))
     parts += _facts(summary)
-    for output in dict.fromkeys(each.output for each in summary.classes):
-        parts += [Text(), *_classes(summary, output, width, windows, classes_max)]
+    for outputs in _alike(summary):
+        parts += [Text(), *_classes(summary, outputs, width, windows, classes_max)]
     if summary.worst_pairs:
         parts += [Text(), _worst(summary.worst_pairs[:worst_max], width < _NARROW)]
     return Group(*parts)
@@ -144,9 +144,22 @@ def _fact(text: str, style: str = "") -> Padding:
     return Padding(Text(text, style), (0, 0, 0, 2))
 
 
+def _alike(summary: pb.ShadowSummary) -> list[list[str]]:
+    """Outputs whose classes agree alike, together: a label often says again what the scores say."""
+    rows: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    for each in summary.classes:
+        rows[each.output].append((each.live_class, each.row_count, agreeing(each)))
+    alike: dict[tuple[tuple[str, int, int], ...], list[str]] = defaultdict(list)
+    for output, found in rows.items():
+        alike[tuple(found)].append(output)
+    return list(alike.values())
+
+
 def _classes(
-    summary: pb.ShadowSummary, output: str, width: int, windows: Windows | None, classes_max: int | None
+    summary: pb.ShadowSummary, outputs: Sequence[str], width: int, windows: Windows | None, classes_max: int | None
 ) -> Iterator[RenderableType]:
+    """Of outputs that are alike: as the first of them."""
+    output = outputs[0]
     found = [each for each in summary.classes if each.output == output]
     shown = sorted(found, key=lambda each: agreeing(each) - each.row_count)[:classes_max]
     shown.sort(key=lambda each: _natural(each.live_class))
@@ -160,7 +173,7 @@ def _classes(
     low = scale(list(rates.values()))
     headings = ["", ">rows", ">agree", *([f">from {_percent(low)}"] if with_windows else []), "taken for"]
     table = plain_table(*headings)
-    table.columns[0].header = Text(printable(output), "bold")
+    table.columns[0].header = Text(printable(", ".join(outputs)), "bold")
     for each in shown:
         row: list[RenderableType] = [Text(_class(each.live_class)), f"{each.row_count:,}", _share(each)]
         if with_windows:

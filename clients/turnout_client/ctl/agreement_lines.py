@@ -42,10 +42,11 @@ def comparison_line(comparison: pb.Comparison) -> str:
 
 def _difference(comparison: pb.Comparison) -> str:
     said = [enum_name(comparison, "method").lower()] if comparison.method else []
-    if comparison.HasField("distance"):
+    if comparison.HasField("distance") and comparison.method != pb.COMPARISON_METHOD_ARGMAX:  # of classes it is 1
         said.append(f"distance {comparison.distance:.4g}")
     if comparison.HasField("live_argmax") and comparison.HasField("shadow_argmax"):
-        said.append(f"class {comparison.live_argmax} → {comparison.shadow_argmax}")
+        live, shadow = comparison.live_argmax, comparison.shadow_argmax
+        said.append(f"class {live}" if live == shadow else f"class {live} → {shadow}")
     if comparison.element_count:
         said.append(f"{comparison.mismatch_count:,} of {comparison.element_count:,}")
     return ", ".join(said)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from turnout_bench.figures import ceiling, cost, efficiency, goodput, lifecycle, loading, queueing, tail
+from turnout_bench.figures import (
+    ceiling,
+    cost,
+    efficiency,
+    goodput,
+    lifecycle,
+    loading,
+    queueing,
+    shadow,
+    tail,
+    telemetry,
+)
 from turnout_bench.figures.figure import Figure, Measured
 
 FIGURES: tuple[Figure, ...] = (
@@ -14,6 +25,8 @@ FIGURES: tuple[Figure, ...] = (
     *ceiling.FIGURES,
     *lifecycle.FIGURES,
     *loading.FIGURES,
+    *telemetry.FIGURES,
+    *shadow.FIGURES,
 )
 
 __all__ = ["FIGURES", "Figure", "Measured"]

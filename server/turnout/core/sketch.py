@@ -46,7 +46,8 @@ class Sketch:
 
     def merged(self, other: Sketch) -> Sketch:
         """Both together."""
-        both = Sketch(self.bins)
-        for place, count in other.bins.items():
+        more, fewer = (self, other) if len(self.bins) >= len(other.bins) else (other, self)
+        both = Sketch(more.bins)
+        for place, count in fewer.bins.items():
             both.bins[place] = both.bins.get(place, 0) + count
         return both

@@ -73,6 +73,7 @@ class Shadows:
         self._kept_bytes: Counter[str] = Counter()  # by model, in this window
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._stopped = False
 
     def offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
         """Take copies of a request that was just answered, where rules ask for them."""
@@ -102,7 +103,8 @@ class Shadows:
         return next((each for each in (Learned.SCORED, Learned.DUPLICATE) if each in said), Learned.UNKNOWN)
 
     async def stop(self) -> None:
-        """Copies that wait are forgotten, uncounted."""
+        """Take no more copies; those that wait are forgotten, uncounted."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         for shadowing in self._active.values():
@@ -112,7 +114,7 @@ class Shadows:
             await self._store.stop()
 
     def _offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
-        if model.route is None:
+        if model.route is None or self._stopped:
             return
         revision = lease.cargo.revision
         if isinstance(outcome, Answer):

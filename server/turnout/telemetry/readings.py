@@ -133,7 +133,7 @@ class ServingReadings:
 def _of_requests(accounts: Mapping[tuple[str, str, str], list[Account]]) -> Iterator[Reading]:
     durations, queueing, rows, stages = [], [], [], []
     for key, parts in accounts.items():
-        done = Tally()
+        done: list[Tally] = []
         for pinned in (False, True):
             for outcome in Outcome:
                 tally = _sum([(part.pinned if pinned else part.routed)[outcome] for part in parts])
@@ -144,10 +144,10 @@ def _of_requests(accounts: Mapping[tuple[str, str, str], list[Account]]) -> Iter
                 durations.append(sketched(attributes, tally.durations, tally.duration_ns, exemplars))
                 if outcome is Outcome.SUCCESS:
                     queueing.append(sketched((*key, pinned), tally.queueing, tally.queue_ns))
-                    done = done.plus(tally)
-        rows.append(Value(key, done.rows))
+                    done.append(tally)
+        rows.append(Value(key, sum(tally.rows for tally in done)))
         for stage in ("queue", "compute_input", "compute_infer", "compute_output"):
-            stages.append(Value((*key, stage), getattr(done, f"{stage}_ns") * _NS))
+            stages.append(Value((*key, stage), sum(getattr(tally, f"{stage}_ns") for tally in done) * _NS))
     yield Reading(i.REQUEST_DURATION, tuple(durations))
     yield Reading(i.QUEUE_DURATION, tuple(queueing))
     yield Reading(i.REQUEST_ROWS, tuple(rows))

@@ -6,8 +6,9 @@ user_guide/metrics.md has their meanings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from turnout.core.sketch import Sketch
 from turnout.runtime.account import BOUNDS_NS, Account, Accounts, Outcome
 from turnout.runtime.fleet import Fleet
 from turnout.telemetry.instruments import Instrument, Kind
@@ -67,6 +68,14 @@ _REASONS = {
     Outcome.INVALID: "OTHER",
 }
 
+_TIMES = {
+    REQUEST_US: "duration_ns",
+    QUEUE_US: "queue_ns",
+    INPUT_US: "compute_input_ns",
+    INFER_US: "compute_infer_ns",
+    OUTPUT_US: "compute_output_ns",
+}
+
 
 class TritonReadings:
     """A source of readings."""
@@ -76,27 +85,25 @@ class TritonReadings:
         self._accounts = accounts
 
     def __call__(self) -> Iterator[Reading]:
-        accounts: dict[tuple[str, str], Account] = {}
+        accounts: dict[tuple[str, str], list[Account]] = {}
         for load in self._accounts:
-            key = (load.revision.model, str(load.revision.version))
-            accounts[key] = accounts.get(key, Account()).plus(load.account)
+            accounts.setdefault((load.revision.model, str(load.revision.version)), []).append(load.account)
         values: dict[Instrument, list[Value]] = {instrument: [] for instrument in TRITON_INSTRUMENTS}
         responses = []
-        for key, account in accounts.items():
-            done = account.tally(Outcome.SUCCESS)
-            values[SUCCESS].append(Value(key, done.requests))
-            failures = dict.fromkeys(_REASONS.values(), 0)
-            for outcome, reason in _REASONS.items():
-                failures[reason] += account.routed[outcome].requests + account.pinned[outcome].requests
-            values[FAILURE] += [Value((*key, reason), count) for reason, count in failures.items()]
-            values[COUNT].append(Value(key, done.rows))
-            values[EXEC_COUNT].append(Value(key, sum(batch.runs for batch in account.batches.values())))
-            values[REQUEST_US].append(Value(key, done.duration_ns * _US))
-            values[QUEUE_US].append(Value(key, done.queue_ns * _US))
-            values[INPUT_US].append(Value(key, done.compute_input_ns * _US))
-            values[INFER_US].append(Value(key, done.compute_infer_ns * _US))
-            values[OUTPUT_US].append(Value(key, done.compute_output_ns * _US))
-            responses.append(Distribution(key, done.durations, done.duration_ns * _MS, part=_MS))
+        for key, parts in accounts.items():
+            done = [tallies[Outcome.SUCCESS] for part in parts for tallies in (part.routed, part.pinned)]
+            values[SUCCESS].append(Value(key, sum(tally.requests for tally in done)))
+            values[FAILURE] += [Value((*key, reason), count) for reason, count in _failures(parts).items()]
+            values[COUNT].append(Value(key, sum(tally.rows for tally in done)))
+            runs = sum(batch.runs for part in parts for batch in part.batches.values())
+            values[EXEC_COUNT].append(Value(key, runs))
+            for instrument, name in _TIMES.items():
+                values[instrument].append(Value(key, sum(getattr(tally, name) for tally in done) * _US))
+            sketch = Sketch()
+            for tally in done:
+                sketch = sketch.merged(tally.durations)
+            total_ms = sum(tally.duration_ns for tally in done) * _MS
+            responses.append(Distribution(key, sketch, total_ms, part=_MS))
         values[PENDING] = [Value(key, rows) for key, rows in self._queued().items()]
         for instrument in TRITON_INSTRUMENTS[:-1]:
             yield Reading(instrument, tuple(values[instrument]))
@@ -110,3 +117,10 @@ class TritonReadings:
                     key = (model.name, str(slot.cargo.revision.version))
                     rows[key] = rows.get(key, 0) + slot.cargo.batcher.queued_rows
         return rows
+
+
+def _failures(accounts: Sequence[Account]) -> dict[str, int]:
+    found = dict.fromkeys(_REASONS.values(), 0)
+    for outcome, reason in _REASONS.items():
+        found[reason] += sum(a.routed[outcome].requests + a.pinned[outcome].requests for a in accounts)
+    return found

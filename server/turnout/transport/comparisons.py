@@ -161,7 +161,7 @@ def summary(report: ShadowReport) -> pb.ShadowSummary:
                 shadow_class=_named(report, c.output, c.shadow_class),
                 count=c.rows,
             )
-            for c in total.confusions[:_CONFUSIONS_MAX]
+            for c in sorted(total.confusions, key=lambda c: -c.rows)[:_CONFUSIONS_MAX]
         ],
         dropped={reason.value: count for reason, count in report.dropped.items()},
         worst_pairs=[_worst(report, pair) for pair in recent.worst],
