@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from support import onnx_models
@@ -316,54 +314,6 @@ def test_a_shadow_inference_is_a_trace_of_its_own(tmp_path: Path) -> None:
 
 def _comparisons(got: Sink) -> list[Any]:
     return [log for log in got.logs if log.event_name == "turnout.shadow.comparison"]
-
-
-def test_exemplars_point_at_traces_that_were_exported(repository: Path) -> None:
-    """Those of /metrics and those of OTLP, of request durations in several buckets; what is not traced is none."""
-    traced = {f"{number:032x}" for number in (0xA1, 0xA2)}
-    with grpc_sink() as got, process(repository, f"--otlp-endpoint={got.url}", more=SOON | NEVER) as server:
-        for trace, trips in zip(sorted(traced), (1, 300), strict=True):
-            infer(server, trips, {"traceparent": f"00-{trace}-{SPAN}-01"})
-        infer(server, 100, UNSAMPLED)
-        scraped = _exemplars(address_of(server, "ops"))
-        until(lambda: len(got.named(INFER)) == 2 and len(_exported_exemplars(got)) == 2)
-        stop(server)
-    spans = {(span.trace_id.hex(), span.span_id.hex()): span for span in got.named(INFER)}
-    assert {trace for trace, _ in spans} == traced
-    assert set(scraped) == set(_exported_exemplars(got)) == set(spans)
-    for ids, span in spans.items():
-        seconds, bound = scraped[ids]
-        assert 0 < seconds <= bound
-        assert seconds <= (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
-        assert _exported_exemplars(got)[ids] == pytest.approx(seconds)
-
-
-def _exemplars(ops: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """Of request durations on /metrics: seconds, and the bound of the bucket, by trace and span."""
-    asked = urllib.request.Request(
-        f"http://{ops}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
-    )
-    with urllib.request.urlopen(asked, timeout=20) as answer:
-        families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
-    return {
-        (sample.exemplar.labels["trace_id"], sample.exemplar.labels["span_id"]): (
-            sample.exemplar.value,
-            float(sample.labels["le"]),
-        )
-        for sample in families["turnout_request_duration_seconds"].samples
-        if sample.exemplar is not None
-    }
-
-
-def _exported_exemplars(got: Sink) -> dict[tuple[str, str], float]:
-    """Of the last export."""
-    metrics = [metric for metric in got.metrics if metric.name == "turnout.request.duration"]
-    return {
-        (exemplar.trace_id.hex(), exemplar.span_id.hex()): exemplar.as_double
-        for metric in metrics[-1:]
-        for point in metric.histogram.data_points
-        for exemplar in point.exemplars
-    }
 
 
 @contextmanager
