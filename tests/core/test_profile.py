@@ -30,13 +30,13 @@ def test_without_a_measurement_nothing_is_known_and_nothing_learned() -> None:
 @given(
     st.dictionaries(st.integers(1, 64), st.integers(1, 10**7), min_size=1),
     st.integers(1, 100),
-    st.integers(100, 10**8),  # of a few nanoseconds, the estimate's own unit is a large part
+    st.integers(1, 10**8),
 )
 def test_the_mean_comes_to_what_is_seen(seed_ns: dict[int, int], rows: int, run_ns: int) -> None:
     profile = CostProfile(seed_ns)
     for _ in range(600):
         profile.observe(rows, run_ns)
-    assert profile.mean_ns(rows) == pytest.approx(run_ns, rel=0.01)
+    assert profile.mean_ns(rows) == pytest.approx(run_ns, rel=0.05)
     assert profile.mean_ns(rows) <= profile.high_ns(rows) <= 2 * profile.mean_ns(rows)
 
 

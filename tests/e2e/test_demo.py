@@ -76,27 +76,38 @@ def test_the_demo_succeeds_and_says_nothing_on_standard_error(demo: subprocess.C
 
 def test_the_demo_moves_traffic_by_commands_and_no_request_fails(demo: subprocess.CompletedProcess[str]) -> None:
     assert re.search(r"digits +blue +digits/1 +READY +100 %", demo.stdout)
-    commands = re.findall(r"^\$ turnoutctl (\w+) digits ?(\S*)", demo.stdout, re.MULTILINE)
+    commands = re.findall(r"^\$ turnoutctl ((?:shadow )?\w+) digits ?(\S*)", demo.stdout, re.MULTILINE)
     assert commands == [
         ("load", "green"),
+        ("shadow set", "green"),
         ("weights", "green=10%"),
         ("swap", "green"),
         ("rollback", ""),
         ("load", "v3"),
     ]
     assert re.search(r"^[1-9][\d,]+ requests so far, 0 failed\.$", demo.stdout, re.MULTILINE)
-    assert demo.stdout.count("failed requests: 0") == 5
+    assert demo.stdout.count("failed requests: 0") == 6
     assert re.search(r"first answer of version 1 after\s+\d+\.\d ms", demo.stdout)
 
 
 def test_the_demo_shows_wanted_and_seen_shares(demo: subprocess.CompletedProcess[str]) -> None:
     rows = re.findall(r"^(blue|green) +digits/[12] +READY +(\d+)% +(\d+\.\d)?", demo.stdout, re.MULTILINE)
     wanted = [(slot, int(share)) for slot, share, _ in rows]
-    scenes = ((100,), (100, 0), (90, 10), (0, 100), (100, 0))
+    scenes = ((100,), (100, 0), (100, 0), (90, 10), (0, 100), (100, 0))
     assert wanted == [pair for scene in scenes for pair in zip(("blue", "green"), scene, strict=False)]
     assert all(float(seen) > 0 for _, share, seen in rows if int(share) == 100 and seen)
     at_green, moved = re.search(r"(\d+) of 1,000 users are at green; (\d+) of them", demo.stdout).groups()  # type: ignore[union-attr]
     assert 40 < int(at_green) < 160 and int(moved) == 0
+
+
+def test_the_demo_shows_what_version_2_would_have_answered(demo: subprocess.CompletedProcess[str]) -> None:
+    pairs, agreeing = re.search(r"^total +([\d,]+) +(\d+\.\d+) %", demo.stdout, re.MULTILINE).groups()  # type: ignore[union-attr]
+    assert int(pairs.replace(",", "")) >= 20 and 50 < float(agreeing) < 100
+    classes = re.findall(r"^(\d) +[\d,]+ +\d+\.\d+ %", demo.stdout, re.MULTILINE)
+    assert set(classes) == set("0123456789"), "agreement of each class"
+    only_live, only_shadow = re.search(r"only live (\d+), only shadow (\d+)", demo.stdout).groups()  # type: ignore[union-attr]
+    assert int(only_shadow) > int(only_live)
+    assert "mostly improvement" in demo.stdout
 
 
 def test_the_demo_ranks_the_versions_by_their_labels(demo: subprocess.CompletedProcess[str]) -> None:

@@ -15,7 +15,6 @@ from turnout.core.tracing import TraceContext
 class PairKind(Enum):
     SHADOW = "shadow"  # two revisions
     NOISE = "noise"  # the live revision with itself
-    GOLDEN = "golden"  # a recorded answer in place of the live one
 
 
 class Drop(Enum):
