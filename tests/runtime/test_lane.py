@@ -205,6 +205,18 @@ async def test_what_is_live_in_the_same_slot_goes_first(loop: VirtualLoop) -> No
 
 
 @virtual
+async def test_a_copy_that_waits_too_long_behind_what_is_live(loop: VirtualLoop) -> None:
+    t = await track(loop, run_ms=1000, limits=LaneLimits(10, 10_000, 100 * MS))
+    first = t.world.infer(request(50, 8, slot="v1"))
+    t.offer(1, 2)
+    await t.world.after(2)
+    assert first.calls == 1
+    assert t.shadow_model.runs == [8], "it was in the slot's own queue by then"
+    assert t.drops == {Drop.DEADLINE: 2}
+    assert (t.lane.copies, t.shadow.leases) == (0, 0)
+
+
+@virtual
 async def test_a_slot_that_holds_something_else(loop: VirtualLoop) -> None:
     t = await track(loop)
     t.offer(1)

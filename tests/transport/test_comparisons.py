@@ -133,7 +133,7 @@ async def test_streams_are_bounded_and_leave_nothing_behind() -> None:
         ]
         await eventually(lambda: len(one.feed._watchers) == _STREAMS_MAX)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await one.stub.WatchComparisons(pb.WatchComparisonsRequest(model="m")).read()
+            await one.stub.WatchComparisons(pb.WatchComparisonsRequest(model="m"), timeout=10).read()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert str(_STREAMS_MAX) in (caught.value.details() or "")
         assert (await one.model()).name == "m", "other calls get through"
