@@ -86,6 +86,11 @@ X = np.array([[1.0, -2.0, 3.0]], "f4")
         (X, X, (by(Method.EXACT),), Result.MATCH, Method.EXACT),
         (X, X + 1e-6, (by(Method.EXACT),), Result.MISMATCH, Method.EXACT),
         (P, Q, (by(Method.ARGMAX, near_tie=0.31),), Result.NEAR_TIE, Method.ARGMAX),
+        # The live answer was undecided between two classes, and the shadow says a third one, or one of the two.
+        (np.array([[0.4997, 0.5, 0.0003]]), np.array([[0.0, 0.0, 1.0]]), (), Result.MISMATCH, Method.ARGMAX),
+        (np.array([[0.4997, 0.5, 0.0003]]), np.array([[1.0, 0.0, 0.0]]), (), Result.NEAR_TIE, Method.ARGMAX),
+        (P, Q[:, ::-1], (by(Method.ARGMAX, near_tie=0.4),), Result.NEAR_TIE, Method.ARGMAX),
+        (P, P[:, ::-1], (by(Method.ARGMAX, near_tie=0.4),), Result.MISMATCH, Method.ARGMAX),
         (P, Q, (by(Method.TOPK, k=2),), Result.MATCH, Method.TOPK),
         (P, Q, (by(Method.TOPK, k=1),), Result.MISMATCH, Method.TOPK),
         (P, Q, (by(Method.TOPK, k=9),), Result.MATCH, Method.TOPK),

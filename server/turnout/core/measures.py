@@ -196,6 +196,13 @@ class Ranking:
         second: float = self._descending.item(row, 0, 1)
         return 0.0 if first == second else second - first
 
+    def gaps(self, rows: Array) -> Array:
+        """How much lower the live side scores the shadow's class than its own, in each of these rows."""
+        places = self._places[rows, 0, self.shadow[rows]].astype(np.intp)
+        first, other = self._descending[rows, 0, 0], self._descending[rows, 0, places]
+        gaps: Array = np.where(first == other, 0, other - first)
+        return gaps
+
     def overlaps(self, k: int) -> Array:
         """The share of the k first that both sides have, in any order, of each row."""
         k = min(k, self._places.shape[-1])

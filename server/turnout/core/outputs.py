@@ -206,19 +206,20 @@ def _by_class(apart: Apart, comparator: Comparator) -> _Judgement:
     differs = ranking.live != ranking.shadow
     if apart.nan_rows is not None:
         differs |= apart.nan_rows
-    rows = differs.nonzero()[0].tolist()
-    if not rows:
+    rows = differs.nonzero()[0]
+    if not rows.size:
         return _Judgement(comparator, Result.MATCH, 0.0, 0, differs.size, apart.worst)
-    surest = {row: ranking.margin(row) for row in rows}
-    near = [row for row, margin in surest.items() if margin < (comparator.near_tie or 0)]
+    # What the live answer held for nearly as likely is what the shadow must have said: a third class is no tie.
+    gaps = ranking.gaps(rows)
     if apart.nan_rows is not None:
-        near = [row for row in near if not apart.nan_rows[row]]
-    bad = sorted(set(rows).difference(near)) if near else rows
-    # The worst is the one that the live side was surest of.
-    row = max(bad or near, key=surest.__getitem__)
+        gaps[apart.nan_rows[rows]] = np.inf
+    near = gaps < (comparator.near_tie or 0)
+    bad = rows.size - int(np.count_nonzero(near))
+    # The worst is the one whose class the live side held for least likely.
+    row = int(rows[gaps.argmax()])
     result = Result.MISMATCH if bad else Result.NEAR_TIE
     worst = row * columns + int(apart.diff[row].argmax())
-    return _Judgement(comparator, result, 1.0, len(bad), differs.size, worst, tuple(near))
+    return _Judgement(comparator, result, 1.0, bad, differs.size, worst, tuple(rows[near].tolist()))
 
 
 def _by_distance(apart: Apart, comparator: Comparator, distances: Array, highest: float) -> _Judgement:

@@ -12,7 +12,7 @@ class Result(Enum):
     """What a comparison came to. The values are `turnout.comparison.result`."""
 
     MATCH = "match"
-    NEAR_TIE = "near_tie"  # another class, where the live answer was nearly undecided: no regression
+    NEAR_TIE = "near_tie"  # a class that the live answer nearly had itself: no regression
     MISMATCH = "mismatch"
     SHAPE = "shape"  # another shape or datatype, or the output is missing
     LIVE_ERROR = "live_error"
