@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from turnout.core.evidence import excess_verdict, verdict
 from turnout.core.gates import Verdict
 from turnout.core.pairs import PairDivergence
-from turnout.core.tally import Agreement, ClassNames, Tally
+from turnout.core.tally import Agreement, OutputTallies, Tally
 
 SLICE_NS = 10**9
 SLICES = 10  # what is recent
@@ -54,45 +54,48 @@ class Window:
         self._start_ns = now_ns
         self._test = test
         self._slices: deque[tuple[int, Tally]] = deque()
-        self._past = Tally()  # all that is older than the slices
-        self._names: ClassNames = {}
+        self._total = Tally()
+        self._outputs = OutputTallies()
 
     def observe(self, inference_id: str, pair: PairDivergence, now_ns: int) -> None:
         """Count a pair of two revisions."""
-        self._current(now_ns).add(inference_id, pair, self._names)
+        self._outputs.add(pair)
+        for tally in self._tallies(now_ns):
+            tally.add(inference_id, pair)
 
     def observe_noise(self, pair: PairDivergence, now_ns: int) -> None:
         """Count a pair of the live revision with itself."""
-        self._current(now_ns).add_noise(pair)
+        for tally in self._tallies(now_ns):
+            tally.add_noise(pair)
 
     def observe_latency(self, live_ns: int, shadow_ns: int, now_ns: int) -> None:
         """Count how much longer the shadow took."""
-        self._current(now_ns).add_latency(live_ns, shadow_ns)
+        for tally in self._tallies(now_ns):
+            tally.add_latency(live_ns, shadow_ns)
 
     def summary(self, now_ns: int) -> ShadowSummary:
         self._retire(now_ns)
-        recent, total = Tally(), Tally()
+        recent, alpha = Tally(), self._test.alpha
         for _, tally in self._slices:
             recent.merge(tally)
-        total.merge(self._past)
-        total.merge(recent)
-        alpha = self._test.alpha
-        return ShadowSummary(self._start_ns, now_ns, recent.told(alpha), total.told(alpha), self._judged(total))
+        total = self._outputs.told(self._total.told(alpha))
+        return ShadowSummary(self._start_ns, now_ns, recent.told(alpha), total, self._judged())
 
-    def _judged(self, total: Tally) -> Verdict:
-        test = self._test
+    def _judged(self) -> Verdict:
+        test, total = self._test, self._total
         limits = test.bad_max, test.alpha, test.samples_min
         if test.noise:
             return excess_verdict(total.bad, total.pairs, total.noise_bad, total.noise, *limits)
         return verdict(total.bad, total.pairs, *limits)
 
-    def _current(self, now_ns: int) -> Tally:
+    def _tallies(self, now_ns: int) -> tuple[Tally, Tally]:
+        """Of the present slice, and of all."""
         number = now_ns // SLICE_NS
         if not self._slices or self._slices[-1][0] < number:
             self._retire(now_ns)
             self._slices.append((number, Tally()))
-        return self._slices[-1][1]
+        return self._slices[-1][1], self._total
 
     def _retire(self, now_ns: int) -> None:
         while self._slices and self._slices[0][0] <= now_ns // SLICE_NS - SLICES:
-            self._past.merge(self._slices.popleft()[1])
+            self._slices.popleft()

@@ -158,7 +158,7 @@ class Shadowing:
             self._references.remember(inference_id, divergence)
             if pair.copy.live.duration_ns and pair.shadow.duration_ns:
                 self._window.observe_latency(pair.copy.live.duration_ns, pair.shadow.duration_ns, now_ns)
-        self._told(Compared(pair, divergence, digest, now_ns))
+        self._told(Compared(pair, divergence.without_rows(), digest, now_ns))
 
 
 def _class(label: str, names: Sequence[str]) -> int:
