@@ -10,7 +10,6 @@ from math import isfinite
 
 import numpy as np
 
-from turnout.core.evidence import agreement_interval
 from turnout.core.pairs import ClassRows, OutputDivergence, PairDivergence, Result
 from turnout.core.sketch import Sketch
 from turnout_wire.tensors import Array
@@ -78,10 +77,12 @@ class Agreement:
 
     Attributes:
         pair_count, rows: pairs, and rows of the outputs that are compared by class.
-        rate: of agreeing pairs; None without any. `low` and `high` hold at any moment.
+        rate: of agreeing pairs; None without any.
         noise_rate: of the live revision's disagreement with itself; None without any.
         worst: the worst first, WORST_MAX at most.
         latency_p50, latency_p99: the shadow's time over the live one's; None without any.
+        low, high: the rate's interval, by the `distinct_count` pairs of different inputs. It holds at every moment of
+            looking at all pairs since a beginning; of a slice of time nothing is claimed.
         outputs, by_class: of all that was counted; of a slice of time not told.
         confusions: as these; the CONFUSIONS_MAX most frequent, the most frequent first.
     """
@@ -89,8 +90,6 @@ class Agreement:
     pair_count: int
     bad_count: int
     rate: float | None
-    low: float
-    high: float
     noise_pair_count: int
     noise_bad_count: int
     noise_rate: float | None
@@ -98,6 +97,9 @@ class Agreement:
     worst: tuple[WorstPair, ...]
     latency_p50: float | None
     latency_p99: float | None
+    distinct_count: int = 0
+    low: float = 0.0
+    high: float = 1.0
     outputs: tuple[OutputSummary, ...] = ()
     by_class: tuple[ClassAgreement, ...] = ()
     confusions: tuple[Confusion, ...] = ()
@@ -282,15 +284,12 @@ class Tally:
     def bad(self) -> int:
         return sum(count for result, count in self.results.items() if result.bad)
 
-    def told(self, alpha: float) -> Agreement:
+    def told(self) -> Agreement:
         pairs, bad = self.pairs, self.bad
-        low, high = agreement_interval(bad, pairs, alpha)
         return Agreement(
             pair_count=pairs,
             bad_count=bad,
             rate=1 - bad / pairs if pairs else None,
-            low=low,
-            high=high,
             noise_pair_count=self.noise,
             noise_bad_count=self.noise_bad,
             noise_rate=self.noise_bad / self.noise if self.noise else None,

@@ -179,6 +179,7 @@ def _agreement(agreement: Agreement) -> pb.Agreement:
         high=agreement.high,
         noise_pair_count=agreement.noise_pair_count,
         noise_rate=agreement.noise_rate or 0.0,
+        distinct_count=agreement.distinct_count,
     )
 
 
