@@ -298,7 +298,7 @@ async def test_a_label_for_each_row() -> None:
 async def test_labels_by_name() -> None:
     async with served(Shelf(labels={"y": ("cat", "dog", "cow", "hen")})) as one:
         await one.shadow(comparators=[ARGMAX])
-        await one.answer([1, 2, 3])
+        await one.answer([1, 2, 3, 4])
         reply = await one.labels.RecordFeedback(
             feedback(label("id-1", "cat"), label("id-2", "dog"), label("id-3", "0"))
         )
@@ -306,8 +306,28 @@ async def test_labels_by_name() -> None:
         (scored,) = one.shadows.reports()[0].scores
         assert {name: (s.both_right, s.both_wrong) for name, s in scored.by_class.items()} == {"0": (2, 0), "1": (0, 1)}
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await one.labels.RecordFeedback(feedback(label("id-1", "horse")))
+            await one.labels.RecordFeedback(feedback(label("id-4", "horse")))
         assert "'horse' is no class: it must be one of cat, dog, cow, hen" in (caught.value.details() or "")
+
+
+async def test_names_may_hold_commas_where_there_is_one_row() -> None:
+    async with served(Shelf(labels={"y": ("tench, Tinca tinca", "0,1", "cat", "hen")})) as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer([1, 2])
+        await one.answer([3], rows=2)
+        items = [label("id-1", " tench, Tinca tinca "), label("id-2", "0,1"), label("id-3", "0,1")]
+        assert (await one.labels.RecordFeedback(feedback(*items))).accepted == 3
+        (scored,) = one.shadows.reports()[0].scores
+        assert {name: s.rows for name, s in scored.by_class.items()} == {"0": 2, "1": 2}, "both rows of the last"
+
+
+async def test_no_label_is_read_that_nobody_waits_for() -> None:
+    async with served() as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer([1])
+        items = [label("id-9", "cat"), label("id-1", "cat", output="z"), label("id-1", "0"), label("id-1", "cat")]
+        reply = await one.labels.RecordFeedback(feedback(*items))
+        assert (reply.accepted, reply.unknown, reply.duplicate) == (1, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +340,8 @@ async def test_labels_by_name() -> None:
         (label("id-2", "four"), "feedback[1].label", "'four' is no class: it must be a whole number"),
         (label("id-2", "0.5"), "feedback[1].label", "'0.5' is no class"),
         (label("id-2", "9" * 5000), "feedback[1].label", "is no class"),
-        (label("id-2", "0,"), "feedback[1].label", "'' is no class"),
+        (label("id-2", ","), "feedback[1].label", "2 label(s) for 1 row(s)"),
+        (label("id-2", " "), "feedback[1].label", "'' is no class"),
         (label("id-2", "0,0"), "feedback[1].label", "2 label(s)"),
     ],
 )  # fmt: skip

@@ -101,8 +101,9 @@ class Shadowing:
         self._dropped[reason] += count
         self._account.drop(*self.key, reason, count)
 
-    def learn(self, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
-        """Score both answers by the right classes, one for each row.
+    def learn(self, inference_id: str, output: str, label: str) -> Learned:
+        """Score both answers by the right class; of several rows one for each, separated by commas. Only a label that
+        is waited for is read.
 
         Args:
             output: by name; "": the first of this request that is compared by class.
@@ -111,8 +112,9 @@ class Shadowing:
             ValueError: a label that is no class, or another number of labels than rows.
         """
         output = output or next(iter(self._references.outputs_of(inference_id)), "")
-        names = self._live.labels.get(output, ())
-        return self._references.learn(inference_id, output, [_class(label.strip(), names) for label in labels])
+        rows = self._references.rows_of(inference_id, output)
+        classes = _classes(label, rows, self._live.labels.get(output, ())) if rows else ()
+        return self._references.learn(inference_id, output, classes)
 
     def close(self) -> None:
         """What waits is forgotten, what runs ends unseen."""
@@ -159,6 +161,16 @@ class Shadowing:
             if pair.copy.live.duration_ns and pair.shadow.duration_ns:
                 self._window.observe_latency(pair.copy.live.duration_ns, pair.shadow.duration_ns, now_ns)
         self._told(Compared(pair, divergence, digest, now_ns))
+
+
+def _classes(label: str, rows: int, names: Sequence[str]) -> list[int]:
+    """One for each row. A name may hold commas: of one row, the whole label may be one."""
+    if rows == 1 and label.strip() in names:
+        return [names.index(label.strip())]
+    count = label.count(",") + 1
+    if count != rows:
+        raise ValueError(f"there are {count} label(s) for {rows} row(s): send one for each row")
+    return [_class(each.strip(), names) for each in label.split(",")]
 
 
 def _class(label: str, names: Sequence[str]) -> int:

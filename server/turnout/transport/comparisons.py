@@ -71,7 +71,7 @@ class ComparisonHandlers:
         if not 1 <= len(item.label) <= _LABEL_CHARACTERS_MAX:
             raise _invalid(f"a label of 1 to {_LABEL_CHARACTERS_MAX} characters is needed", f"{at}.label")
         try:
-            return self._shadows.learn(model, item.inference_id, item.output, item.label.split(","))
+            return self._shadows.learn(model, item.inference_id, item.output, item.label)
         except ValueError as error:
             raise _invalid(str(error), f"{at}.label") from None
 
