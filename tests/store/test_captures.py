@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from turnout.store.captures import Captures
 from turnout_client.captures import read_capture
 
+NAME = "m-1"
 ABOUT = {"turnout.model.name": "m", "turnout.inference.id": "../x"}
 
 
@@ -40,11 +43,47 @@ def test_what_is_kept_is_read_back(tmp_path: Path) -> None:
     capture = read_capture(tmp_path / "kept" / "m-1.npz")
     assert capture.about == ABOUT
     np.testing.assert_array_equal(capture.inputs["x"], tensors["input"]["x"])
-    assert capture.inputs["s"].tolist() == [["ä", "\\xff"]]
+    assert capture.inputs["s"].tolist() == [["ä", b"\xff"]]
     assert capture.live["y"].dtype == ml_dtypes.bfloat16
     assert capture.live["y"].tolist() == [[1, 2]]
     assert capture.live["label"].tolist() == [3]
     assert capture.shadow == {}
+
+
+@pytest.mark.parametrize(
+    ("elements", "read"),
+    [
+        ([b"a\0\0", b"", "\0"], ["a\0\0", "", "\0"]),
+        ([["x", "yz"], [b"\xc3\xa4", b"\xc3"]], [["x", "yz"], ["ä", b"\xc3"]]),
+        (["\ud800"], [b"\xed\xa0\x80"]),
+        ([], []),
+        ([[], []], [[], []]),
+    ],
+)
+def test_elements_of_bytes_are_what_they_were(tmp_path: Path, elements: list[Any], read: list[Any]) -> None:
+    array = np.array(elements, object)
+    folder(tmp_path).keep(NAME, {"input": {"s": array, "offsets.s": array}, "live": {"shape.s": array}}, ABOUT)
+    capture = read_capture(tmp_path / "kept" / f"{NAME}.npz")
+    for found in (capture.inputs["s"], capture.inputs["offsets.s"], capture.live["shape.s"]):
+        assert (found.tolist(), found.shape) == (read, array.shape)
+
+
+def test_one_long_string_makes_no_other_long(tmp_path: Path) -> None:
+    tensors = {"input": {"s": np.array([b"x" * 1_000_000] + [b""] * 400, object)}}
+    captures = folder(tmp_path, 2 << 20)
+    tracemalloc.start()
+    try:
+        assert captures.keep(NAME, tensors, ABOUT)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_only_small_when_compressed_is_not_kept(tmp_path: Path) -> None:
+    captures = folder(tmp_path, 5_000)
+    assert not captures.keep(NAME, {"input": {"x": np.zeros(5_000)}}, ABOUT)
+    assert not captures.keep(NAME, {"input": {"s": np.array([b"x" * 6_000], object)}}, ABOUT)
+    assert names(tmp_path) == []
 
 
 def test_only_the_servers_user_reads_it(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Keeps pairs of answers that differ, for people to look at: off unless a folder is given, and bounded by bytes.
 
 One archive of numpy for each pair, readable without pickles: `input.NAME`, `live.NAME`, `shadow.NAME`, and `about`, a
-JSON text. `turnout_client.captures` reads them. The oldest are deleted for new ones. Payloads are data of clients: the
-folder is readable by the server's user only.
+JSON text. A tensor of BYTES is its elements one after another as uint8; `offsets.` before its key has where each ends,
+after a 0, and `shape.` its shape. `turnout_client.captures` reads them. The oldest are deleted for new ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from turnout.core.tensors import Tensors
 from turnout_wire.tensors import Array
 
 _SUFFIX = ".npz"
+_BYTES = "BYTES"
 
 
 class Captures:
@@ -55,15 +56,18 @@ class Captures:
             tensors: by `input`, `live` and `shadow`.
 
         Returns:
-            False: it is larger than all of them may be.
+            False: it is larger, without compression, than all of them may be.
 
         Raises:
             OSError: it cannot be written.
         """
-        named = {f"{side}.{key}": _plain(array) for side, arrays in tensors.items() for key, array in arrays.items()}
-        dtypes = {key: str(array.dtype) for key, array in named.items()}
+        named = {f"{side}.{key}": array for side, arrays in tensors.items() for key, array in arrays.items()}
+        dtypes = {key: _BYTES if array.dtype.kind == "O" else str(array.dtype) for key, array in named.items()}
+        plain = dict(entry for key, array in named.items() for entry in _plain(key, array))
+        if sum(array.nbytes for array in plain.values()) > self._bytes_max:
+            return False
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, about=np.array(json.dumps({**about, "dtypes": dtypes})), **named)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, about=np.array(json.dumps({**about, "dtypes": dtypes})), **plain)  # type: ignore[arg-type]
         content = buffer.getbuffer()
         if len(content) > self._bytes_max:
             return False
@@ -90,9 +94,16 @@ def _is_archive(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith(_SUFFIX) and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False)
 
 
-def _plain(array: Array) -> Array:
-    """As numpy writes it without pickles: strings as its own, bytes that are no text as their escapes."""
+def _plain(key: str, array: Array) -> Iterator[tuple[str, Array]]:
+    """As numpy writes it without pickles. Its own strings would all be as wide as the longest one."""
     if array.dtype.kind != "O":
-        return np.asarray(array)
-    texts = [each.decode(errors="backslashreplace") if isinstance(each, bytes) else str(each) for each in array.flat]
-    return np.array(texts, "U").reshape(array.shape)
+        yield key, np.asarray(array)
+        return
+    content = bytearray()
+    offsets = np.zeros(array.size + 1, np.int64)
+    for number, each in enumerate(array.flat, 1):  # in Python, so that others get the interpreter in between
+        content += each if isinstance(each, bytes) else str(each).encode(errors="surrogatepass")
+        offsets[number] = len(content)
+    yield key, np.frombuffer(content, np.uint8)
+    yield f"offsets.{key}", offsets
+    yield f"shape.{key}", np.array(array.shape, np.int64)
