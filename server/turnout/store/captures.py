@@ -11,6 +11,8 @@ import contextlib
 import io
 import json
 import os
+import re
+import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,14 +20,21 @@ from pathlib import Path
 import numpy as np
 
 from turnout.core.tensors import Tensors
+from turnout.runtime.keeping import NAME
 from turnout_wire.tensors import Array
 
 _SUFFIX = ".npz"
+_ARCHIVE = re.compile(rf"{NAME.pattern}\.npz")  # nothing else in the folder is counted or deleted
+_PARTIAL = re.compile(rf"\.{_ARCHIVE.pattern}")
 _BYTES = "BYTES"
 
 
+class CaptureFolderError(Exception):
+    """The folder cannot be used; the message says why and what to do."""
+
+
 class Captures:
-    """A folder of archives. Blocks; used by one thread at a time.
+    """A folder of archives of one server. Blocks; used by one thread at a time.
 
     Args:
         bytes_max: of all archives in it.
@@ -38,13 +47,31 @@ class Captures:
         self._bytes = 0
 
     def open(self) -> None:
-        """Make the folder, and count what is in it from earlier runs.
+        """Make the folder, count what is in it from earlier runs, and delete what one that crashed has half written.
 
         Raises:
-            OSError: it cannot be made or read.
+            CaptureFolderError: it cannot be made, read or written, or it is not the server's user's alone.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = [(entry.stat().st_mtime_ns, entry) for entry in os.scandir(self._folder) if _is_archive(entry)]
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mode = stat.S_IMODE(self._folder.stat().st_mode)
+            if mode & 0o077:
+                raise CaptureFolderError(
+                    f"'{self._folder}' has mode {mode:04o}, so that others may read what clients send: chmod it to "
+                    "0700, or choose a --shadow-capture-dir that does not exist yet"
+                )
+            self._count()
+        except OSError as error:
+            raise CaptureFolderError(
+                f"'{self._folder}' cannot be used: {error.strerror}; see --shadow-capture-dir"
+            ) from error
+
+    def _count(self) -> None:
+        files = [entry for entry in os.scandir(self._folder) if entry.is_file(follow_symlinks=False)]
+        for entry in files:
+            if _PARTIAL.fullmatch(entry.name):
+                os.unlink(entry)
+        found = [(entry.stat().st_mtime_ns, entry) for entry in files if _ARCHIVE.fullmatch(entry.name)]
         for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].name)):
             self._sizes[entry.name] = entry.stat().st_size
             self._bytes += entry.stat().st_size
@@ -53,6 +80,7 @@ class Captures:
         """Write one archive, whole or not at all.
 
         Args:
+            name: as `keeping.NAME` has it.
             tensors: by `input`, `live` and `shadow`.
 
         Returns:
@@ -88,10 +116,6 @@ class Captures:
         self._bytes += len(content) - self._sizes.pop(file, 0)
         self._sizes[file] = len(content)
         return True
-
-
-def _is_archive(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(_SUFFIX) and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False)
 
 
 def _plain(key: str, array: Array) -> Iterator[tuple[str, Array]]:
