@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ from turnout.core.records import Compared
 from turnout.core.sampling import Rule
 from turnout.runtime.comparison_feed import PAIRS_MAX
 from turnout.transport.admin_server import _STREAMS_MAX
-from turnout.transport.comparisons import comparison, summary
+from turnout.transport.comparisons import ComparisonHandlers, comparison, summary
 from turnout_wire.admin import DETAILS_KEY, error_info
 from turnout_wire.gen import feedback_pb2
 from turnout_wire.gen import slots_pb2 as pb
@@ -367,6 +368,50 @@ async def test_how_many_items_come_at_once() -> None:
             await one.labels.RecordFeedback(feedback(*[label("id", "0")] * 1001))
         assert (caught.value.code(), _field(caught.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "feedback")
         assert "1001 items, the limit is 1000" in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize(("items", "characters", "turns"), [(1000, 1, 50), (15, 60_000, 15)])
+async def test_others_have_their_turn_while_labels_are_read(items: int, characters: int, turns: int) -> None:
+    async with served() as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer(range(15))
+        handlers = ComparisonHandlers(one.admin.controller, one.shadows, one.feed)
+        labels = [label(f"id-{number}", "0".rjust(characters)) for number in range(items)]
+        raw, had = feedback(*labels).SerializeToString(), 0
+        recording = asyncio.ensure_future(handlers.record(raw, None))  # type: ignore[arg-type]
+        while not recording.done():
+            await asyncio.sleep(0)
+            had += 1
+        assert feedback_pb2.RecordFeedbackResponse.FromString(recording.result()).accepted == 15
+        assert turns <= had
+
+
+class Names(tuple[str, ...]):
+    """Of classes, gone through once and never searched."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.read += 1
+        return super().__iter__()
+
+    def __contains__(self, name: object) -> bool:
+        raise AssertionError("searched")
+
+    index = __contains__  # type: ignore[assignment]
+
+
+async def test_names_of_classes_are_not_searched_for_each_label() -> None:
+    names = Names(("cat", "dog", "cat", "hen"))
+    async with served(Shelf(labels={"y": names})) as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer(range(1, 101))
+        before = names.read
+        items = [label(f"id-{number}", "cat") for number in range(1, 101)]
+        assert (await one.labels.RecordFeedback(feedback(*items))).accepted == 100
+        assert names.read == before + 1
+        (scored,) = one.shadows.reports()[0].scores
+        assert list(scored.by_class) == ["0"], "of equal names the first"
 
 
 async def test_labels_of_a_model_that_is_not_there() -> None:

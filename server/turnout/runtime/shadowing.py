@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from turnout.core.comparators import by_output
 from turnout.core.copies import Copy, Drop, Pair, PairKind
@@ -24,6 +25,7 @@ from turnout.runtime.tracing import NO_TRACER, EndedCopy
 
 # Noise runs in the live slot: a request that comes then waits for a run of one row at most.
 _NOISE_RUN_ROWS_MAX = 1
+_NAMED = 10  # classes, to who sends none of them
 _REFERENCES_MAX = 20_000  # pairs that a label may still come for
 
 
@@ -61,6 +63,7 @@ class Shadowing:
     ) -> None:
         self.rule = rule
         self._references = References(_REFERENCES_MAX)
+        self._places: dict[str, dict[str, int]] = {}  # of outputs that labels came for
         self._live = live
         self._slot = slot
         self._revision = revision
@@ -113,8 +116,16 @@ class Shadowing:
         """
         output = output or next(iter(self._references.outputs_of(inference_id)), "")
         rows = self._references.rows_of(inference_id, output)
-        classes = _classes(label, rows, self._live.labels.get(output, ())) if rows else ()
+        classes = _classes(label, rows, self._places_of(output)) if rows else ()
         return self._references.learn(inference_id, output, classes)
+
+    def _places_of(self, output: str) -> Mapping[str, int]:
+        """Classes by name; of equal names the first."""
+        if output not in self._places:
+            places = self._places[output] = {}
+            for place, name in enumerate(self._live.labels.get(output, ())):
+                places.setdefault(name, place)
+        return self._places[output]
 
     def close(self) -> None:
         """What waits is forgotten, what runs ends unseen."""
@@ -163,23 +174,23 @@ class Shadowing:
         self._told(Compared(pair, divergence, digest, now_ns))
 
 
-def _classes(label: str, rows: int, names: Sequence[str]) -> list[int]:
+def _classes(label: str, rows: int, places: Mapping[str, int]) -> list[int]:
     """One for each row. A name may hold commas: of one row, the whole label may be one."""
-    if rows == 1 and label.strip() in names:
-        return [names.index(label.strip())]
+    if rows == 1 and (place := places.get(label.strip())) is not None:
+        return [place]
     count = label.count(",") + 1
     if count != rows:
         raise ValueError(f"there are {count} label(s) for {rows} row(s): send one for each row")
-    return [_class(each.strip(), names) for each in label.split(",")]
+    return [_class(each.strip(), places) for each in label.split(",")]
 
 
-def _class(label: str, names: Sequence[str]) -> int:
-    if label in names:
-        return names.index(label)
+def _class(label: str, places: Mapping[str, int]) -> int:
+    if (place := places.get(label)) is not None:
+        return place
     try:
         return int(label)
     except ValueError:
-        known = f"one of {', '.join(names[:10])}" if names else "a whole number"
+        known = f"one of {', '.join(islice(places, _NAMED))}" if places else "a whole number"
         raise ValueError(f"'{label[:64]}' is no class: it must be {known}") from None
 
 
