@@ -311,7 +311,11 @@ async def test_a_repeated_input_is_evidence_once(loop: VirtualLoop) -> None:
 
 @virtual
 async def test_nothing_that_is_told_of_a_pair_grows_with_its_rows(loop: VirtualLoop) -> None:
-    s = await stage(loop, keeps=True, v1=Wrong(DECLARED))
+    class Last(SyntheticModel):
+        def run(self, inputs: Tensors, outputs: Sequence[str]) -> list[Array]:
+            return [np.arange(4, dtype=np.float32) + 0 * inputs["x"]]
+
+    s = await stage(loop, keeps=True, v1=Last(DECLARED))
     s.set(rule(comparators=(Comparator("y", Method.ARGMAX),)))
     s.ask(range(1, 21))
     await s.world.after(WINDOW_S + 2)

@@ -206,7 +206,7 @@ def test_a_summary_says_what_a_rule_has_found() -> None:
         model="m", live_slot="blue", live_revision=pb.Revision(model="m", version=1), shadow_slot="green",
         shadow_revision=pb.Revision(model="m", version=2), window_start_time={"seconds": NOW_NS // 10**9},
         window_end_time={"seconds": NOW_NS // 10**9}, start_time={"seconds": NOW_NS // 10**9},
-        window=message.total, total=message.total, verdict="VERDICT_INCONCLUSIVE",
+        window=pb.Agreement(pair_count=2, high=1, noise_pair_count=2), total=message.total, verdict="VERDICT_INCONCLUSIVE",
         classes=[pb.ClassAgreement(output="p", live_class="cat", row_count=2)],
         confusions=[pb.Confusion(output="p", live_class="cat", shadow_class="dog", count=2)],
         dropped={"deadline": 3},
@@ -221,6 +221,7 @@ def test_a_summary_says_what_a_rule_has_found() -> None:
         ),
     )  # fmt: skip
     assert (message.total.pair_count, message.total.rate, message.total.noise_pair_count) == (2, 0.0, 2)
+    assert message.total.distinct_count == 2
     assert 0 == message.total.low < message.total.high <= 1
     assert message.latency_ratio_p50 == pytest.approx(1.5, rel=0.05)
 
