@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turnout.core.classes import KINDS_MAX
 from turnout.core.comparators import Comparator, Method, by_output
 from turnout.core.divergence import compare
 from turnout.core.evidence import agreement_interval
@@ -214,6 +215,16 @@ def test_classes_are_bounded() -> None:
     assert total.confusions == (Confusion("label", OTHER, OTHER, 50),), "of two classes beyond those told apart"
     pairs.observe("id", "id", labels(3, 999), 200 * SECOND_NS)
     assert pairs.summary(200 * SECOND_NS).total.confusions[1:] == (Confusion("label", "3", OTHER, 1),)
+
+
+def test_kinds_beyond_those_of_one_pair_count_as_others() -> None:
+    pairs = window()
+    many = np.arange(KINDS_MAX + 9)
+    pairs.observe("id", "id", compare({"label": many}, {"label": many + (many >= KINDS_MAX)}), 0)
+    total = pairs.summary(0).total
+    assert sum(each.rows for each in total.by_class) == many.size
+    assert total.by_class[-1] == ClassAgreement("label", OTHER, many.size - CLASSES_MAX, KINDS_MAX - CLASSES_MAX, 0)
+    assert total.confusions == (Confusion("label", OTHER, OTHER, 9),)
 
 
 def test_the_most_frequent_confusions_of_all_outputs_are_told() -> None:
