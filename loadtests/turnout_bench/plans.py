@@ -94,7 +94,7 @@ QUICK = Plan(
     left_out=frozenset(
         {
             *("swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms"),
-            *("shadow_p99_ratio", "telemetry_cpu_ratio"),
+            *("shadow_p99_ratio", "telemetry_cpu_ratio", "telemetry_p99_ratio"),
         }
     ),
 )

@@ -50,6 +50,13 @@ def _of(length: int) -> st.SearchStrategy[str]:
     return usual | st.just("0" * length) | st.just("f" * length) | _HEX
 
 
+@given(st.integers(1, (1 << 128) - 1), st.integers(1, (1 << 64) - 1))
+@example(0xA, 0xB)
+def test_ids_are_written_as_headers_have_them(trace_id: int, span_id: int) -> None:
+    context = TraceContext(trace_id, span_id)
+    assert read_traceparent(f"00-{'-'.join(context.ids)}-01") == context
+
+
 @given(st.lists(st.one_of(_of(2), _of(32), _of(16), st.text(max_size=4)), max_size=6).map("-".join) | st.text())
 @example(PARENT)
 @example(PARENT + "\n")

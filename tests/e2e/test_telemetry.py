@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from support import onnx_models
 from support.otlp_sink import Sink, grpc_sink, http_sink, values
-from support.server import Server, environment, process, until
+from support.server import Server, address_of, environment, process, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
@@ -246,12 +245,15 @@ def test_a_failing_run_in_a_traced_request_has_the_trace_in_its_log_line(reposit
     assert batch.status.code == 2 and batch.links[0].span_id == span.span_id
 
 
+def ctl(server: Server, *arguments: str) -> None:
+    command = [sys.executable, "-m", "turnout_client.ctl", *arguments]
+    endpoint = {"TURNOUTCTL_ENDPOINT": address_of(server, "admin")}
+    subprocess.run(command, env=environment(endpoint), check=True, timeout=60)
+
+
 def test_journal_lines_are_events(repository: Path) -> None:
     with grpc_sink() as got, process(repository, f"--otlp-endpoint={got.url}", more=SOON | NEVER) as server:
-        admin = re.search(r"^admin +(\S+:\d+)", server.stdout, re.MULTILINE)
-        assert admin is not None
-        command = [sys.executable, "-m", "turnout_client.ctl", "load", "lookup", "green", "1", "--reason", "to see it"]
-        subprocess.run(command, env=environment({"TURNOUTCTL_ENDPOINT": admin[1]}), check=True, timeout=60)
+        ctl(server, "load", "lookup", "green", "1", "--reason", "to see it")
         until(lambda: len([log for log in got.logs if log.event_name == "turnout.rollout.transition"]) > 1)
         stop(server)
     found = [values(log.attributes) for log in got.logs if log.event_name == "turnout.rollout.transition"]
@@ -261,6 +263,57 @@ def test_journal_lines_are_events(repository: Path) -> None:
     assert asked["turnout.transition.reason"] == "to see it"
     assert done["turnout.transition.to"].startswith("READY")
     assert 0 < asked["turnout.transition.seq"] < done["turnout.transition.seq"]
+
+
+def test_a_shadow_inference_is_a_trace_of_its_own(tmp_path: Path) -> None:
+    """Linked to its request where that was sampled, and there is one for every comparison that is told. Version 2
+    answers something else."""
+    for version, factor in ((1, 2), (2, 3)):
+        policy = "version_policy { specific { versions: [1] } }"
+        onnx_models.write(tmp_path, "scale", onnx_models.SCALE.format(factor=factor), policy, version)
+    with grpc_sink() as got, process(tmp_path, f"--otlp-endpoint={got.url}", more=SOON | NEVER) as server:
+        ctl(server, "load", "scale", "green", "2", "--wait")
+        ctl(server, "shadow", "set", "scale", "green", "--sample", "100%", "--noise", "100%")
+        given = triton.InferInput("x", [1, 3], "FP32")
+        given.set_data_from_numpy(np.ones((1, 3), np.float32))
+        with triton.InferenceServerClient(server.address) as client:
+            client.infer("scale", [given], headers=SAMPLED, request_id="sampled")
+            client.infer("scale", [given], headers=UNSAMPLED, request_id="not-sampled")
+        until(lambda: len(got.named("turnout.shadow.infer")) == 2)
+        assert not _comparisons(got), "told at the end of their window; only what is sampled has a span before"
+        until(lambda: len(_comparisons(got)) == 2 and len(got.named("turnout.shadow.infer")) == 3)
+        stop(server)
+    [live] = got.named(INFER)
+    copies = {
+        (attributes["turnout.inference.id"], attributes["turnout.comparison.kind"]): (span, attributes)
+        for span in got.named("turnout.shadow.infer")
+        for attributes in [values(span.attributes)]
+    }
+    assert set(copies) == {("sampled", "shadow"), ("sampled", "noise"), ("not-sampled", "shadow")}
+    for (inference_id, kind), (span, attributes) in copies.items():
+        assert not span.parent_span_id and span.trace_id != live.trace_id
+        shadow = kind == "shadow"
+        assert attributes["turnout.comparison.result"] == ("mismatch" if shadow else "match")
+        assert attributes["turnout.slot"] == ("green" if shadow else "blue")
+        assert attributes["turnout.revision"] == ("scale/2" if shadow else "scale/1")
+        linked = [(link.trace_id, link.span_id, values(link.attributes)) for link in span.links]
+        told = {"turnout.link.kind": f"{kind}_of", "turnout.inference.id": inference_id}
+        assert linked == ([(live.trace_id, live.span_id, told)] if inference_id == "sampled" else [])
+        parts = [part.name for part in got.spans if part.parent_span_id == span.span_id]
+        assert sorted(parts) == ["turnout.compute", "turnout.queue"]
+        batches = [b for b in got.named("turnout.batch") if span.span_id in [link.span_id for link in b.links]]
+        assert len(batches) == (1 if inference_id == "sampled" else 0)
+    for log in _comparisons(got):
+        attributes = values(log.attributes)
+        span, _ = copies[attributes["turnout.inference.id"], "shadow"]
+        ids = attributes["turnout.shadow.trace_id"], attributes["turnout.shadow.span_id"]
+        assert ids == (span.trace_id.hex(), span.span_id.hex())
+        sampled = attributes["turnout.inference.id"] == "sampled"
+        assert (log.trace_id, log.span_id) == ((live.trace_id, live.span_id) if sampled else (b"", b""))
+
+
+def _comparisons(got: Sink) -> list[Any]:
+    return [log for log in got.logs if log.event_name == "turnout.shadow.comparison"]
 
 
 @contextmanager

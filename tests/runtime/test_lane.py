@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from support.traces import KeptTraces
 from support.virtual import VirtualLoop, virtual
 from support.world import DECLARED, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.copies import Copy, Drop, Pair, PairKind, Side
 from turnout.core.errors import Reason
 from turnout.core.slots import SlotState
+from turnout.core.tracing import TraceContext
 from turnout.runtime.account import Outcome
 from turnout.runtime.lane import LINGER_NS, Lane, LaneLimits
 from turnout.runtime.slot import Slot
@@ -30,6 +32,7 @@ class Track:
     live_model: SyntheticModel
     shadow_model: SyntheticModel
     lane: Lane
+    tracer: KeptTraces
     pairs: list[Pair] = field(default_factory=list)
     drops: Counter[Drop] = field(default_factory=Counter)
 
@@ -41,10 +44,10 @@ class Track:
     def shadow(self) -> Slot:
         return self.world.fleet.model("m").slots["v1"]
 
-    def offer(self, *values: float, rows: int = 1, size: int = 100) -> None:
+    def offer(self, *values: float, rows: int = 1, size: int = 100, trace: TraceContext | None = None) -> None:
         assert self.live.revision is not None
         for value in values:
-            asked = request(value, rows, inference_id=f"id-{value:g}")
+            asked = request(value, rows, inference_id=f"id-{value:g}", trace=trace)
             live = Side("blue", self.live.revision, {"y": np.full((rows, 4), 2 * value, np.float32)})
             self.lane.offer(Copy(asked, live, PairKind.SHADOW, 1, self.world.clock(), rows, size))
 
@@ -61,7 +64,8 @@ class Track:
 async def track(loop: VirtualLoop, run_ms: float = 10, limits: LaneLimits = LIMITS, poison: float = -1) -> Track:
     live, shadow = SyntheticModel(DECLARED), SyntheticModel(DECLARED, poison=poison)
     source = SyntheticSource("m", versions=(2, 1))
-    world = await World.open(loop, {"m/2": live, "m/1": shadow}, [source])
+    tracer = KeptTraces()
+    world = await World.open(loop, {"m/2": live, "m/1": shadow}, [source], tracer=tracer)
     for model in (live, shadow):
         model.runs.clear()
     live.wait = lambda rows: world.clock.spend(10 * MS)
@@ -78,8 +82,9 @@ async def track(loop: VirtualLoop, run_ms: float = 10, limits: LaneLimits = LIMI
         world.clock,
         lambda pair: made.pairs.append(pair),
         lambda reason, count: made.drops.update({reason: count}),
+        tracer,
     )
-    made = Track(world, live, shadow, lane)
+    made = Track(world, live, shadow, lane, tracer)
     return made
 
 
@@ -242,6 +247,37 @@ async def test_a_request_that_does_not_fit_the_shadow_is_an_answer(loop: Virtual
     await t.world.after(1)
     assert [pair.shadow.reason for pair in t.pairs] == [Reason.INVALID_REQUEST]
     assert t.shadow.leases == 0
+
+
+@virtual
+async def test_a_copy_of_a_traced_request_is_traced_apart_from_it(loop: VirtualLoop) -> None:
+    t = await track(loop)
+    live = TraceContext(1001, 1002)
+    t.offer(1)
+    t.offer(2, trace=live)
+    offered_ns = t.world.clock()
+    await t.world.after(1)
+    untraced, traced = t.pairs
+    assert untraced.trace is None
+    assert traced.trace is not None and traced.trace.trace_id != live.trace_id
+    assert traced.copy.request.trace == live
+    [batch] = t.tracer.batches
+    assert (batch.links, batch.requests) == ([traced.trace], 2)
+    assert traced.shadow.timings is not None and traced.shadow.timings.batch == batch.trace
+    assert traced.started_ns == offered_ns + LINGER_NS
+    assert traced.ended_ns >= batch.ended_ns == traced.started_ns + 10 * MS
+
+
+@virtual
+async def test_a_traced_copy_that_fails(loop: VirtualLoop) -> None:
+    t = await track(loop, poison=2)
+    t.offer(2, trace=TraceContext(1001, 1002))
+    await t.world.after(1)
+    [pair] = t.pairs
+    assert pair.trace is not None
+    assert t.world.seen.traces == [pair.trace], "the log line is of the copy, and not of its request"
+    assert [batch.links for batch in t.tracer.batches] == [[pair.trace]]
+    assert pair.ended_ns - pair.started_ns >= 10 * MS
 
 
 @virtual

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.traces import KeptTraces
 from support.virtual import VirtualLoop, inline, virtual
 from support.world import DECLARED, Outcome, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
@@ -21,10 +22,13 @@ from turnout.core.references import Learned
 from turnout.core.sampling import Export, Rule
 from turnout.core.shadow_rules import ShadowRule
 from turnout.core.tensors import Tensors
+from turnout.core.tracing import TraceContext
 from turnout.runtime.account import Outcome as Ended
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.fleet import Model
+from turnout.runtime.ports import Tracer
 from turnout.runtime.shadows import SUMMARY_TICKS, TICK_S, Shadows
+from turnout.runtime.tracing import NO_TRACER
 from turnout_wire.tensors import Array
 
 MS = 1_000_000
@@ -80,6 +84,7 @@ class Stage:
             lambda bits: int(coins.integers(0, 2**bits, dtype=np.uint64)),
             told,
             told if keeps else None,
+            world.tracer,
         )
         world.dispatcher = Dispatcher(world.fleet, world.clock, lambda n: 0, fallback=True, shadow=self.shadows)
 
@@ -113,10 +118,10 @@ def rule(slot: str = "v1", sample_bp: int = 10_000, noise_bp: int = 0, **more: A
     return ShadowRule(slot=slot, sample_bp=sample_bp, noise_bp=noise_bp, **{**defaults, "deadline_ns": 10**9, **more})
 
 
-async def stage(loop: VirtualLoop, keeps: bool = False, **models: SyntheticModel) -> Stage:
+async def stage(loop: VirtualLoop, keeps: bool = False, tracer: Tracer = NO_TRACER, **models: SyntheticModel) -> Stage:
     made = {version: models.get(f"v{version}", SyntheticModel(DECLARED)) for version in (1, 2, 3)}
     source = SyntheticSource("m", versions=(3, 2, 1))
-    world = await World.open(loop, {f"m/{version}": model for version, model in made.items()}, [source])
+    world = await World.open(loop, {f"m/{version}": model for version, model in made.items()}, [source], tracer=tracer)
     for model in made.values():
         model.runs.clear()
         model.wait = lambda rows: world.clock.spend(MS)
@@ -418,6 +423,80 @@ async def test_classes_instead_of_tensors_cannot_be_compared(loop: VirtualLoop) 
     await s.world.after(1)
     assert s.report.dropped == {Drop.CLASSIFIED: 1}
     assert s.shadows.account.dropped == {("m", "m/1", Drop.CLASSIFIED): 1}
+
+
+LIVE = TraceContext(1001, 1002)
+
+
+@virtual
+async def test_copies_of_traced_requests_are_traced_and_so_is_noise(loop: VirtualLoop) -> None:
+    tracer = KeptTraces()
+    s = await stage(loop, tracer=tracer)
+    s.set(rule(noise_bp=10_000))
+    s.ask([1], trace=LIVE)
+    s.ask([2])
+    await s.world.after(WINDOW_S + 2)
+    told = {ended.pair.copy.kind: ended for ended in tracer.copies}
+    assert (len(tracer.copies), set(told)) == (2, {PairKind.SHADOW, PairKind.NOISE}), "what matches is not told"
+    for ended in tracer.copies:
+        assert (ended.pair.copy.request.inference_id, ended.pair.copy.request.trace) == ("id-1", LIVE)
+        assert (ended.result, ended.trace) == (Result.MATCH, ended.pair.trace)
+        [of] = [batch for batch in tracer.batches if ended.trace in batch.links]
+        assert ended.pair.shadow.timings is not None and ended.pair.shadow.timings.batch == of.trace
+        assert ended.pair.started_ns <= of.started_ns < of.ended_ns <= ended.pair.ended_ns
+    assert [str(told[kind].pair.shadow.revision) for kind in (PairKind.SHADOW, PairKind.NOISE)] == ["m/1", "m/3"]
+    assert len({LIVE.trace_id, *(ended.trace.trace_id for ended in tracer.copies)}) == 3
+
+
+@virtual
+async def test_a_pair_that_is_told_has_a_span_however_its_request_was_sampled(loop: VirtualLoop) -> None:
+    tracer = KeptTraces()
+    worse = Wrong(DECLARED)
+    worse.wrong = lambda x: x[:, 0] > 0
+    s = await stage(loop, keeps=True, tracer=tracer, v1=worse)
+    s.set(rule())
+    s.ask([1], trace=LIVE)
+    s.ask([2])
+    await s.world.after(1)
+    soon_ns = s.world.clock()
+    assert len(tracer.copies) == 1, "nobody knows yet that the other will be told"
+    await s.world.after(WINDOW_S + 1)
+    spans = {ended.pair.copy.request.inference_id: ended for ended in tracer.copies}
+    assert (len(tracer.copies), set(spans)) == (2, {"id-1", "id-2"})
+    assert spans["id-2"].pair.copy.request.trace is None
+    assert spans["id-2"].pair.started_ns < spans["id-2"].pair.ended_ns < soon_ns, "when it ran"
+    for exports in (s.told.exports, s.told.kept):
+        fields = [comparison_fields(export) for export in exports]
+        assert {one["inference.id"]: (one["shadow.trace_id"], one["shadow.span_id"]) for one in fields} == {
+            id_: ended.trace.ids for id_, ended in spans.items()
+        }
+    assert {ended.result for ended in tracer.copies} == {Result.MISMATCH}
+
+
+@virtual
+async def test_without_a_tracer_nothing_is_traced(loop: VirtualLoop) -> None:
+    s = await stage(loop, v1=SyntheticModel(DECLARED, poison=1))
+    s.set(rule())
+    s.ask([1])
+    await s.world.after(WINDOW_S + 2)
+    [export] = s.told.exports
+    assert "shadow.trace_id" not in comparison_fields(export)
+
+
+@virtual
+async def test_a_traced_copy_that_cannot_be_compared_still_ends(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    tracer = KeptTraces()
+    s = await stage(loop, tracer=tracer)
+    s.set(rule())
+    monkeypatch.setattr("turnout.runtime.comparing.compare", breaks)
+    s.ask([1], trace=LIVE)
+    await s.world.after(1)
+    assert [ended.result for ended in tracer.copies] == [None]
 
 
 @virtual

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from turnout.core.tracing import TraceContext
-from turnout.runtime.tracing import EndedBatch, EndedRequest
+from turnout.runtime.tracing import EndedBatch, EndedCopy, EndedRequest
 
 
 @dataclass
@@ -20,18 +20,19 @@ class KeptTraces:
     headers: list[tuple[str | None, str]] = field(default_factory=list)
     requests: list[EndedRequest] = field(default_factory=list)
     batches: list[EndedBatch] = field(default_factory=list)
+    copies: list[EndedCopy] = field(default_factory=list)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def begin(self, traceparent: str | None, state: str) -> TraceContext | None:
         self.headers.append((traceparent, state))
-        return self.batch() if self.sampled else None
+        return self.root() if self.sampled else None
 
     def capture(self, traceparent: str | None, state: str) -> TraceContext | None:
         self.headers.append((traceparent, state))
         self.room -= 1
-        return self.batch() if self.room >= 0 else None
+        return self.root() if self.room >= 0 else None
 
-    def batch(self) -> TraceContext:
+    def root(self) -> TraceContext:
         return TraceContext(next(self._ids), next(self._ids))
 
     def request_ended(self, ended: EndedRequest) -> None:
@@ -39,3 +40,6 @@ class KeptTraces:
 
     def batch_ended(self, ended: EndedBatch) -> None:
         self.batches.append(ended)
+
+    def copy_ended(self, ended: EndedCopy) -> None:
+        self.copies.append(ended)

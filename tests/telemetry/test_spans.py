@@ -15,11 +15,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
 
 from turnout.core.assignment import Assignment, Choice
+from turnout.core.copies import Copy, Pair, PairKind, Side
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
+from turnout.core.pairs import Result
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Timings
 from turnout.core.tracing import Allowance, Sampling, TraceContext
-from turnout.runtime.tracing import EndedBatch, EndedRequest
+from turnout.runtime.tracing import EndedBatch, EndedCopy, EndedRequest
 from turnout.telemetry.spans import ChosenIds, SpanTracer
 
 REVISION = Revision("digits", 2, "int8", "d" * 64)
@@ -129,7 +131,7 @@ def test_a_client_that_left_and_a_request_that_was_not_understood() -> None:
 def test_a_batch_is_a_trace_of_its_own_with_links() -> None:
     told = Told()
     links = [TraceContext(n, n) for n in range(1, 201)]
-    place = told.tracer.batch()
+    place = told.tracer.root()
     told.tracer.batch_ended(EndedBatch(place, REVISION, links, 300, 512, 1_000, 2_000, TIMINGS))
     [span] = told.exporter.get_finished_spans()
     assert span.name == "turnout.batch" and span.parent is None and span.kind is SpanKind.INTERNAL
@@ -141,9 +143,65 @@ def test_a_batch_is_a_trace_of_its_own_with_links() -> None:
 
 def test_a_batch_that_failed_is_an_error() -> None:
     told = Told()
-    told.tracer.batch_ended(EndedBatch(told.tracer.batch(), REVISION, [TRACE], 1, 1, 1_000, 2_000))
+    told.tracer.batch_ended(EndedBatch(told.tracer.root(), REVISION, [TRACE], 1, 1, 1_000, 2_000))
     [span] = told.exporter.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
+
+
+def copied(shadow: Side, kind: PairKind = PairKind.SHADOW, live: TraceContext | None = TRACE) -> Pair:
+    request = InferenceRequest("digits", {}, inference_id="r-1", trace=live)
+    copy = Copy(request, Side("blue", Revision("digits", 1, "", "c" * 64), {}, TIMINGS), kind, 7, 900_000, 1, 100)
+    return Pair(copy, shadow, 1_000_100, 1_003_000)
+
+
+def test_a_copy_is_a_trace_of_its_own_with_a_link_to_its_request() -> None:
+    told = Told()
+    place = told.tracer.root()
+    told.tracer.copy_ended(EndedCopy(place, copied(Side("green", REVISION, {}, TIMINGS)), Result.MISMATCH))
+    spans = told.spans()
+    span, queue, compute = (spans[f"turnout.{name}"] for name in ("shadow.infer", "queue", "compute"))
+    assert span.parent is None and span.kind is SpanKind.INTERNAL and span.status.status_code is StatusCode.UNSET
+    assert (span.context.trace_id, span.context.span_id) == (place.trace_id, place.span_id)
+    assert span.context.trace_id != TRACE.trace_id and not span.context.trace_state
+    assert (span.start_time, span.end_time) == (OFFSET_NS + 1_000_100, OFFSET_NS + 1_003_000)
+    assert attributes(span) == {
+        "turnout.model.name": "digits",
+        "turnout.slot": "green",
+        "turnout.revision": "digits/2@int8",
+        "turnout.inference.id": "r-1",
+        "turnout.comparison.kind": "shadow",
+        "turnout.comparison.result": "mismatch",
+        "turnout.batch.rows": 8,
+    }
+    [link] = span.links
+    assert (link.context.trace_id, link.context.span_id) == (TRACE.trace_id, TRACE.span_id)
+    assert dict(link.attributes or {}) == {"turnout.link.kind": "shadow_of", "turnout.inference.id": "r-1"}
+    for part in (queue, compute):
+        assert part.parent is not None and part.parent.span_id == place.span_id
+        assert part.context.trace_id == place.trace_id
+    assert (queue.start_time, compute.end_time) == (OFFSET_NS + 1_000_200, OFFSET_NS + 1_000_560)
+    assert [link.context.span_id for link in compute.links] == [78]
+
+
+def test_a_copy_of_a_request_that_is_not_traced_has_no_link() -> None:
+    told = Told()
+    pair = copied(Side("blue", REVISION, {}, TIMINGS), PairKind.NOISE, live=None)
+    told.tracer.copy_ended(EndedCopy(told.tracer.root(), pair, Result.MATCH))
+    span = told.spans()["turnout.shadow.infer"]
+    assert not span.links and attributes(span)["turnout.comparison.kind"] == "noise"
+
+
+def test_a_copy_that_failed_and_one_that_could_not_be_compared() -> None:
+    told = Told()
+    failed = copied(Side("blue", REVISION, None, reason=Reason.EXECUTION_FAILED), PairKind.NOISE)
+    told.tracer.copy_ended(EndedCopy(told.tracer.root(), failed, Result.SHADOW_ERROR))
+    [span] = told.exporter.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert attributes(span)["error.type"] == "execution_failed"
+    assert "turnout.batch.rows" not in attributes(span)
+    assert [dict(link.attributes or {})["turnout.link.kind"] for link in span.links] == ["noise_of"]
+    told.tracer.copy_ended(EndedCopy(told.tracer.root(), copied(Side("green", REVISION, {}, TIMINGS)), None))
+    assert "turnout.comparison.result" not in attributes(told.spans()["turnout.shadow.infer"])
 
 
 PARENT = f"00-{TRACE.trace_id:032x}-{TRACE.parent_id:016x}-01"
@@ -165,6 +223,7 @@ def test_a_fault_costs_a_span_and_nothing_else(capsys: pytest.CaptureFixture[str
     for _ in range(2):
         told.tracer.request_ended(EndedRequest(None, "ModelInfer", 1, 2, None, None, "OK"))  # type: ignore[arg-type]
         told.tracer.batch_ended(None)  # type: ignore[arg-type]
+        told.tracer.copy_ended(None)  # type: ignore[arg-type]
     assert not told.spans()
     assert capsys.readouterr().out.count("a span could not be made") == 1
     told.server(response(), "OK")

@@ -182,7 +182,9 @@ def new_server(
     return GrpcServer(inference, catalogue, health, limits, table, observer, admin.counts)
 
 
-async def new_shadows(config: Config, admin: Admin, observer: LogObserver, sink: ComparisonSink) -> Shadows:
+async def new_shadows(
+    config: Config, admin: Admin, observer: LogObserver, sink: ComparisonSink, pipeline: Pipeline
+) -> Shadows:
     keeper = None
     if config.shadow_capture_dir is not None:
         captures = Captures(config.shadow_capture_dir, config.shadow_capture_bytes_max)
@@ -194,7 +196,8 @@ async def new_shadows(config: Config, admin: Admin, observer: LogObserver, sink:
         keeper = Keeper(captures, offload, observer)
     bits = random.Random().getrandbits  # noqa: S311 - which pairs are told, no secret
     now_ns = admin.controller.now_ns
-    return Shadows(admin.fleet, time.monotonic_ns, now_ns, offload, observer, bits, sink, keeper)
+    fleet, tracer = admin.fleet, pipeline.tracer
+    return Shadows(fleet, time.monotonic_ns, now_ns, offload, observer, bits, sink, keeper, tracer)
 
 
 def message_bytes_max(fleet: Fleet, more: bool) -> int:

@@ -147,7 +147,7 @@ async def _run(
     more = config.admin or config.model_control == "explicit"
     limit = message_limit.bytes_max = config.message_bytes_max or message_bytes_max(fleet, more)
     feed = ComparisonFeed(ComparisonEvents(pipeline.events))
-    shadows = await new_shadows(config, admin, observer, feed)
+    shadows = await new_shadows(config, admin, observer, feed, pipeline)
     server = new_server(config, admin, observer, limit, health, pipeline, shadows)
     slots = SlotHandlers(admin.operations, admin.requests, admin.events, admin.limits.bake_ns)
     comparisons = ComparisonHandlers(admin.controller, shadows, feed)

@@ -9,12 +9,12 @@ from enum import Enum
 from turnout.core.errors import Reason
 from turnout.core.ids import Revision
 from turnout.core.tensors import InferenceRequest, Tensors, Timings
+from turnout.core.tracing import TraceContext
 
 
 class PairKind(Enum):
     SHADOW = "shadow"  # two revisions
     NOISE = "noise"  # the live revision with itself
-    GOLDEN = "golden"  # a recorded answer in place of the live one
 
 
 class Drop(Enum):
@@ -67,7 +67,15 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Both answers. `shadow` of noise is the live revision again."""
+    """Both answers. `shadow` of noise is the live revision again.
+
+    Attributes:
+        started_ns, ended_ns: when the copy came into its slot's queue, and when its answer was there; monotonic.
+        trace: of the copy, which is not in the trace of its live request; None: nobody has asked for it.
+    """
 
     copy: Copy
     shadow: Side
+    started_ns: int = 0
+    ended_ns: int = 0
+    trace: TraceContext | None = None

@@ -37,7 +37,7 @@ class Compared:
         """For whoever keeps it for a while and tells only of it."""
         copy, shadow = self.pair.copy, self.pair.shadow
         bare = replace(copy, request=replace(copy.request, inputs={}), live=replace(copy.live, outputs=None), bytes=0)
-        return replace(self, pair=Pair(bare, replace(shadow, outputs=None)))
+        return replace(self, pair=replace(self.pair, copy=bare, shadow=replace(shadow, outputs=None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _given(fields: Iterator[tuple[str, str | int | float | None]]) -> Iterator[t
 
 def _of_pair(told: Export[Compared]) -> Iterator[tuple[str, str | int | float | None]]:
     compared = told.record
-    copy, shadow = compared.pair.copy, compared.pair.shadow
+    copy, shadow, trace = compared.pair.copy, compared.pair.shadow, compared.pair.trace
     yield "model.name", copy.request.model
     yield "live.revision", str(copy.live.revision)
     yield "shadow.revision", str(shadow.revision)
@@ -95,6 +95,9 @@ def _of_pair(told: Export[Compared]) -> Iterator[tuple[str, str | int | float | 
     yield "shadow.slot", shadow.slot
     yield "route.generation", copy.generation
     yield "inference.id", copy.request.inference_id
+    if trace is not None:
+        yield "shadow.trace_id", trace.ids[0]
+        yield "shadow.span_id", trace.ids[1]
     yield "comparison.kind", copy.kind.value
     yield "comparison.result", compared.divergence.result.value
     if compared.divergence.decider is not None:

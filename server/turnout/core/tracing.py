@@ -40,6 +40,11 @@ class TraceContext:
     parent_id: int = 0
     state: str = ""
 
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Of the trace and of the span, as they are written."""
+        return f"{self.trace_id:032x}", f"{self.span_id:016x}"
+
 
 def read_traceparent(text: str, state: str = "") -> TraceContext | None:
     """The caller's span; None when the header is not valid."""

@@ -18,10 +18,12 @@ from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest
+from turnout.core.tracing import TraceContext
 from turnout.runtime.budget import Budget
 from turnout.runtime.jobs import Answer, Job
-from turnout.runtime.ports import ClockNs
+from turnout.runtime.ports import ClockNs, Tracer
 from turnout.runtime.slot import Cargo, Slot
+from turnout.runtime.tracing import NO_TRACER
 
 LINGER_NS = 50_000_000
 # How late this lane's own timer may fire. Later: the loop is busy with live requests.
@@ -63,6 +65,7 @@ class Lane:
         clock_ns: ClockNs,
         paired: Callable[[Pair], None],
         dropped: Callable[[Drop, int], None],
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._slot = slot
         self._revision = revision
@@ -71,6 +74,7 @@ class Lane:
         self._clock_ns = clock_ns
         self._paired = paired
         self._dropped = dropped
+        self._tracer = tracer
         self._waiting: deque[Copy] = deque()
         self._waiting_rows = 0
         self._running = 0
@@ -122,37 +126,43 @@ class Lane:
         if self._waiting and (cargo is None or cargo.revision != self._revision):
             self._drop_waiting(Drop.NOT_READY)
         if cargo is not None and self._waiting and not self._running and not cargo.batcher.queued_rows:
-            self._submit(cargo)
+            self._submit(cargo, now_ns)
         if self._waiting:
             self._arm(LINGER_NS)
 
-    def _submit(self, cargo: Cargo) -> None:
-        """One batch of copies."""
+    def _submit(self, cargo: Cargo, now_ns: int) -> None:
+        """One batch of copies. Those of requests that are traced are traced too."""
         rows_left = min(self._limits.run_rows_max, max(cargo.spec.signature.rows_max, 1))
         while self._waiting and (self._waiting[0].rows <= rows_left or not self._running):
             copy = self._waiting.popleft()
             self._waiting_rows -= copy.rows
             rows_left -= copy.rows
             self._running += 1
-            Replay(copy, self._slot, self._limits.deadline_ns, self._ended).submit()
+            trace = self._tracer.root() if copy.request.trace is not None else None
+            Replay(copy, self._slot, self._limits.deadline_ns, now_ns, trace, self._ended).submit()
 
-    def _ended(self, copy: Copy, outcome: Answer | ServingError) -> None:
+    def _ended(self, replay: Replay, outcome: Answer | ServingError) -> None:
         self._running -= 1
+        copy = replay.copy
         if self._closed:
             self.forget(copy)
         elif isinstance(outcome, ServingError) and outcome.reason in _DROP_OF:
             self._dropped(_DROP_OF[outcome.reason], 1)
             self.forget(copy)
-        elif isinstance(outcome, ServingError):
-            self._paired(Pair(copy, Side(self._slot.name, self._revision, None, reason=outcome.reason)))
         else:
-            self._paired(Pair(copy, Side(self._slot.name, self._revision, outcome.outputs, outcome.timings)))
+            now_ns = self._clock_ns()
+            self._paired(Pair(copy, self._side(outcome), replay.started_ns, now_ns, replay.request.trace))
         if not self._running and self._waiting_rows and self._slot.cargo is not None:
             full = self._waiting_rows >= self._slot.cargo.spec.signature.rows_max
             if full and self._timer is not None:  # there is a batch's worth: what is live goes first, and no more
                 self._timer.cancel()
                 self._timer = None
             self._arm(0 if full else LINGER_NS)
+
+    def _side(self, outcome: Answer | ServingError) -> Side:
+        if isinstance(outcome, ServingError):
+            return Side(self._slot.name, self._revision, None, reason=outcome.reason)
+        return Side(self._slot.name, self._revision, outcome.outputs, outcome.timings)
 
     def _pressed(self, now_ns: int) -> bool:
         cargo = self._live.cargo
@@ -183,15 +193,22 @@ class Lane:
 class Replay:
     """A copy in its slot's batcher: a job that nobody's client waits for. Holds a lease until it has ended."""
 
-    __slots__ = ("_cargo", "_copy", "_ended", "_entry", "_slot", "request")
+    __slots__ = ("_cargo", "_ended", "_entry", "_slot", "copy", "request", "started_ns")
 
     def __init__(
-        self, copy: Copy, slot: Slot, deadline_ns: int, ended: Callable[[Copy, Answer | ServingError], None]
+        self,
+        copy: Copy,
+        slot: Slot,
+        deadline_ns: int,
+        started_ns: int,
+        trace: TraceContext | None,
+        ended: Callable[[Replay, Answer | ServingError], None],
     ) -> None:
         self.request: InferenceRequest = replace(
-            copy.request, deadline_ns=copy.offered_ns + deadline_ns, timeout_ns=0, priority=0, trace=None
+            copy.request, deadline_ns=copy.offered_ns + deadline_ns, timeout_ns=0, priority=0, trace=trace
         )
-        self._copy = copy
+        self.copy = copy
+        self.started_ns = started_ns
         self._slot = slot
         self._ended = ended
         self._entry: Entry[Job] | None = None
@@ -201,7 +218,7 @@ class Replay:
         try:
             self._cargo = self._slot.lease()
         except ServingError as refusal:
-            self._ended(self._copy, refusal)
+            self._ended(self, refusal)
             return
         try:
             self._entry = self._cargo.batcher.submit(self, charged=False)
@@ -211,4 +228,4 @@ class Replay:
     def complete(self, outcome: Answer | ServingError) -> None:
         self._entry = None  # it holds this job: the tensors of both would wait for the garbage collector
         self._slot.release()
-        self._ended(self._copy, outcome)
+        self._ended(self, outcome)

@@ -18,7 +18,7 @@ from turnout.core.snapshot import Line, Remembered
 from turnout.core.tensors import Signature, Tensors
 from turnout.core.tracing import TraceContext
 from turnout.core.traffic import Traffic
-from turnout.runtime.tracing import EndedBatch, EndedRequest
+from turnout.runtime.tracing import EndedBatch, EndedCopy, EndedRequest
 from turnout_wire.tensors import Array
 
 P = ParamSpec("P")
@@ -146,9 +146,9 @@ class Observer(Protocol):
 
 
 class Tracer(Protocol):
-    """Keeps what became of requests and batches, told when they have ended. Nothing of it may block or raise.
+    """Keeps what became of requests, batches and copies, told when they have ended. Nothing of it may block or raise.
 
-    Called on the loop thread, but for `batch`.
+    Called on the loop thread, but for `root`.
     """
 
     @property
@@ -165,11 +165,12 @@ class Tracer(Protocol):
     def capture(self, traceparent: str | None, state: str) -> TraceContext | None:
         """A request that is not traced has ended in a way to be kept: its span, if there is room for one more."""
 
-    def batch(self) -> TraceContext:
-        """The span of a batch with a traced request in it."""
+    def root(self) -> TraceContext:
+        """The span of what is to be kept in a trace of its own: a batch with a traced request in it, or a copy."""
 
     def request_ended(self, ended: EndedRequest) -> None: ...
     def batch_ended(self, ended: EndedBatch) -> None: ...
+    def copy_ended(self, ended: EndedCopy) -> None: ...
 
 
 class Severity(Enum):

@@ -104,7 +104,7 @@ class Runner:
         if not links:
             return None
         rows = sum(entry.rows for entry in group)
-        traced = EndedBatch(self._tracer.batch(), self._revision, links, len(group), rows, started_ns)
+        traced = EndedBatch(self._tracer.root(), self._revision, links, len(group), rows, started_ns)
         report.traced.append(traced)
         return traced
 

@@ -17,9 +17,10 @@ from turnout.core.shadow_window import AgreementTest, Window
 from turnout.core.tensors import Signature
 from turnout.runtime.comparing import Comparer, Comparison
 from turnout.runtime.lane import Lane, LaneLimits
-from turnout.runtime.ports import ClockNs
+from turnout.runtime.ports import ClockNs, Tracer
 from turnout.runtime.shadow_account import ShadowAccount
 from turnout.runtime.slot import Slot
+from turnout.runtime.tracing import NO_TRACER, EndedCopy
 
 # Noise runs in the live slot: a request that comes then waits for a run of one row at most.
 _NOISE_RUN_ROWS_MAX = 1
@@ -56,6 +57,7 @@ class Shadowing:
         comparer: Comparer,
         account: ShadowAccount,
         told: Callable[[Compared], None],
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.rule = rule
         self._references = References(_REFERENCES_MAX)
@@ -66,13 +68,14 @@ class Shadowing:
         self._comparer = comparer
         self._account = account
         self._told = told
+        self._tracer = tracer
         self._comparators = by_output(rule.comparators)
         self._window = Window(now_ns(), AgreementTest(noise=rule.noise_bp > 0))
         self._dropped: Counter[Drop] = Counter()
         limits = LaneLimits(rule.queue_max, rule.bytes_max, rule.deadline_ns)
         gentle = replace(limits, run_rows_max=_NOISE_RUN_ROWS_MAX)
-        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop)
-        self._noise = Lane(live.slot, live.revision, live.slot, gentle, clock_ns, self._paired, _uncounted)
+        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop, tracer)
+        self._noise = Lane(live.slot, live.revision, live.slot, gentle, clock_ns, self._paired, _uncounted, tracer)
 
     def fits(self, rule: ShadowRule, live: Revision, shadow: Revision) -> bool:
         """Whether this is still what is to be compared."""
@@ -140,6 +143,9 @@ class Shadowing:
     def _compared(self, pair: Pair, divergence: PairDivergence | None, digest: str) -> None:
         noise = pair.copy.kind is PairKind.NOISE
         (self._noise if noise else self._copies).forget(pair.copy)
+        if pair.trace is not None:
+            result = divergence.result if divergence is not None else None
+            self._tracer.copy_ended(EndedCopy(pair.trace, pair, result))
         if divergence is None:
             return
         now_ns = self._now_ns()

@@ -23,9 +23,10 @@ from turnout.core.tensors import InferenceRequest, bytes_of
 from turnout.runtime.comparing import Comparer
 from turnout.runtime.fleet import Fleet, Lease, Model
 from turnout.runtime.jobs import Answer
-from turnout.runtime.ports import ClockNs, ComparisonSink, Observer, Offload, PairStore
+from turnout.runtime.ports import ClockNs, ComparisonSink, Observer, Offload, PairStore, Tracer
 from turnout.runtime.shadow_account import ShadowAccount
 from turnout.runtime.shadowing import Live, Shadowing
+from turnout.runtime.tracing import NO_TRACER, EndedCopy
 
 TICK_S = 1.0
 KEPT_BYTES_MAX = 64 << 20  # tensors of a model's pairs that wait for the end of their window, where they may be stored
@@ -42,6 +43,7 @@ class Shadows:
         random_bits: chance: that many random bits as an integer.
         sink: who is told.
         store: where pairs that differ are kept; None: nowhere.
+        tracer: of copies whose live request is traced, or which are told.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Shadows:
         random_bits: Callable[[int], int],
         sink: ComparisonSink,
         store: PairStore | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.account = ShadowAccount()
         self._fleet = fleet
@@ -63,6 +66,7 @@ class Shadows:
         self._random_bits = random_bits
         self._sink = sink
         self._store = store
+        self._tracer = tracer
         self._comparer = Comparer(offload, observer)
         self._active: dict[tuple[str, str], Shadowing] = {}  # by model and shadow slot
         self._samplers: dict[str, ExportSampler[Compared]] = {}  # by model
@@ -147,6 +151,7 @@ class Shadows:
             self._comparer,
             self.account,
             self._compared,
+            self._tracer,
         )
         self._arm()
         return self._active[place]
@@ -166,12 +171,22 @@ class Shadows:
         self._arm()
 
     def _tell(self, exports: Sequence[Export[Compared]]) -> None:
-        for export in exports:
+        for export in map(self._traced, exports):
             if self._store is not None and export.record.pair.copy.request.inputs:
                 kept = replace(export.record, payload_ref=self._store.keep(export))
                 self._sink.compared(replace(export, record=kept))
             else:
                 self._sink.compared(export)
+
+    def _traced(self, export: Export[Compared]) -> Export[Compared]:
+        """With a span of its copy: whoever reads of a pair finds it, although nobody had decided to trace it."""
+        compared = export.record
+        if compared.pair.trace is not None or not self._tracer.on:
+            return export
+        trace = self._tracer.root()
+        pair = replace(compared.pair, trace=trace)
+        self._tracer.copy_ended(EndedCopy(trace, pair, compared.divergence.result))
+        return replace(export, record=replace(compared, pair=pair))
 
     def _arm(self) -> None:
         if self._timer is None and not self._stopped:

@@ -1,12 +1,15 @@
-"""What a tracer is told of requests and batches when they have ended, and the tracer of a server that traces none."""
+"""What a tracer is told of requests, batches and copies when they have ended, and the tracer of a server that traces
+none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from turnout.core.copies import Pair
 from turnout.core.errors import ServingError
 from turnout.core.ids import Revision
+from turnout.core.pairs import Result
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Timings
 from turnout.core.tracing import TraceContext
 
@@ -46,6 +49,16 @@ class EndedBatch:
     timings: Timings | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EndedCopy:
+    """What another slot, or the same one again, made of a request that was answered. `result`: what comparing them came
+    to; None: it failed."""
+
+    trace: TraceContext
+    pair: Pair
+    result: Result | None
+
+
 class NoTracer:
     """The Tracer of a server that traces none."""
 
@@ -58,13 +71,16 @@ class NoTracer:
     def capture(self, traceparent: str | None, state: str) -> TraceContext | None:
         return None
 
-    def batch(self) -> TraceContext:
+    def root(self) -> TraceContext:
         return TraceContext(1, 1, sampled=False)
 
     def request_ended(self, ended: EndedRequest) -> None:
         pass
 
     def batch_ended(self, ended: EndedBatch) -> None:
+        pass
+
+    def copy_ended(self, ended: EndedCopy) -> None:
         pass
 
 

@@ -110,7 +110,7 @@ class Exposition(Collector):
         exemplars: dict[int, Exemplar] = {}
         for each in sorted(point.exemplars, key=lambda exemplar: exemplar.ended_ns):
             value = each.duration_ns * point.part
-            labels = {"trace_id": f"{each.trace.trace_id:032x}", "span_id": f"{each.trace.span_id:016x}"}
+            labels = dict(zip(("trace_id", "span_id"), each.trace.ids, strict=True))
             exemplars[bisect_left(instrument.bounds, value)] = Exemplar(
                 labels, value, self._wall_ns(each.ended_ns) / 1e9
             )

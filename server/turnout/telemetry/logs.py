@@ -151,4 +151,4 @@ class LogObserver:
 
 def _ids(trace: TraceContext | None) -> dict[str, str]:
     """As OpenTelemetry names them in logs of other formats."""
-    return {} if trace is None else {"trace_id": f"{trace.trace_id:032x}", "span_id": f"{trace.span_id:016x}"}
+    return {} if trace is None else dict(zip(("trace_id", "span_id"), trace.ids, strict=True))

@@ -9,6 +9,7 @@ SERVICE = "inference.GRPCInferenceService/"  # before a method: the name of a se
 QUEUE_SPAN = "turnout.queue"
 COMPUTE_SPAN = "turnout.compute"
 BATCH_SPAN = "turnout.batch"
+SHADOW_SPAN = "turnout.shadow.infer"
 
 SLOT_EVENT = "turnout.transition"
 JOURNAL_EVENT = "turnout.rollout.transition"
@@ -33,7 +34,10 @@ BATCH_REQUESTS = "turnout.batch.requests"
 COMPUTE_INPUT = "turnout.compute.input.duration"  # seconds, as all durations here
 COMPUTE_INFER = "turnout.compute.infer.duration"
 COMPUTE_OUTPUT = "turnout.compute.output.duration"
-LINK_KIND = "turnout.link.kind"  # of a span link: batch_of (a batch's request), in_batch (a request's batch)
+# Of a span link: batch_of (a batch's request), in_batch (a request's batch), shadow_of or noise_of (a copy's request).
+LINK_KIND = "turnout.link.kind"
+COMPARISON_KIND = "turnout.comparison.kind"
+COMPARISON_RESULT = "turnout.comparison.result"
 
 DIGEST = "turnout.revision.digest"
 SLOT_REASON = "turnout.transition.reason"

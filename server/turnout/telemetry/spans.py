@@ -1,4 +1,4 @@
-"""Spans of requests and batches, made when they have ended, from the times that were recorded on their way.
+"""Spans of requests, batches and copies, made when they have ended, from the times that were recorded on their way.
 
 Nothing exists of a request that is not traced. Exporting happens on the SDK's own thread, behind its bounded queue.
 """
@@ -29,7 +29,7 @@ from turnout.core.errors import ServingError
 from turnout.core.tensors import InferenceResponse, Timings
 from turnout.core.tracing import Allowance, Draw, Sampling, TraceContext, captured, child, root
 from turnout.runtime.ports import ClockNs
-from turnout.runtime.tracing import EndedBatch, EndedRequest
+from turnout.runtime.tracing import EndedBatch, EndedCopy, EndedRequest
 from turnout.telemetry import names
 from turnout.telemetry.instruments import MODEL, REVISION, SLOT
 
@@ -65,7 +65,7 @@ class ChosenIds(IdGenerator):
 
 
 class SpanTracer:
-    """The runtime's Tracer. All but `batch` on the loop thread.
+    """The runtime's Tracer. All but `root` on the loop thread.
 
     Args:
         provider: with `ids`, and a sampler that takes everything: what comes here is decided.
@@ -107,7 +107,7 @@ class SpanTracer:
             return None
         return captured(traceparent if self._w3c else None, state, self._draw)
 
-    def batch(self) -> TraceContext:
+    def root(self) -> TraceContext:
         return root(self._draw(64), self._draw)
 
     def request_ended(self, ended: EndedRequest) -> None:
@@ -117,6 +117,10 @@ class SpanTracer:
     def batch_ended(self, ended: EndedBatch) -> None:
         with self._kept_apart():
             self._batch(ended)
+
+    def copy_ended(self, ended: EndedCopy) -> None:
+        with self._kept_apart():
+            self._copy(ended)
 
     @contextlib.contextmanager
     def _kept_apart(self) -> Iterator[None]:
@@ -172,8 +176,34 @@ class SpanTracer:
         error = "" if ended.timings is not None else "the model run failed"
         self._span(names.BATCH_SPAN, ended.trace, start_ns, end_ns, attributes, links, error=error)
 
+    def _copy(self, ended: EndedCopy) -> None:
+        copy, side = ended.pair.copy, ended.pair.shadow
+        attributes: Attributes = {
+            MODEL: side.revision.model,
+            SLOT: side.slot,
+            REVISION: str(side.revision),
+            names.INFERENCE_ID: copy.request.inference_id,
+            names.COMPARISON_KIND: copy.kind.value,
+        }
+        if ended.result is not None:
+            attributes[names.COMPARISON_RESULT] = ended.result.value
+        if side.reason is not None:
+            attributes[names.ERROR_TYPE] = side.reason.name.lower()
+        if side.timings is not None:
+            attributes[names.BATCH_ROWS] = side.timings.batch_rows
+        links = []
+        if (live := copy.request.trace) is not None:
+            kind = f"{copy.kind.value}_of"
+            links = [Link(_place(live), {names.LINK_KIND: kind, names.INFERENCE_ID: copy.request.inference_id})]
+        offset_ns = self._time_ns() - self._clock_ns()
+        start_ns, end_ns = ended.pair.started_ns + offset_ns, ended.pair.ended_ns + offset_ns
+        error = "the copy was not answered" if side.reason is not None else ""
+        self._span(names.SHADOW_SPAN, ended.trace, start_ns, end_ns, attributes, links, error=error)
+        if side.timings is not None:
+            self._stages(ended.trace, side.timings, offset_ns)
+
     def _stages(self, trace: TraceContext, timings: Timings, offset_ns: int) -> None:
-        """The parts of an answered request: its wait, and its batch's run."""
+        """The parts of a request or copy that was answered: its wait, and its batch's run."""
         started_ns = timings.started_ns + offset_ns
         compute_ns = timings.compute_input_ns + timings.compute_infer_ns + timings.compute_output_ns
         queue = child(trace, self._draw)

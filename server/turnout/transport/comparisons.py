@@ -101,6 +101,8 @@ def comparison(told: Export[Compared]) -> pb.Comparison:
         sampling_probability=told.probability,
         sampling_rule=f"SAMPLING_RULE_{told.rule.name}",
     )
+    if (trace := compared.pair.trace) is not None:
+        message.shadow_trace_id, message.shadow_span_id = trace.ids
     if (output := divergence.decider) is not None:
         message.output_name = output.name
         message.mismatch_count, message.element_count = output.mismatch_count, output.element_count

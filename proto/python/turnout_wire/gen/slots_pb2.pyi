@@ -61,7 +61,6 @@ class ComparisonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMPARISON_KIND_UNSPECIFIED: _ClassVar[ComparisonKind]
     COMPARISON_KIND_SHADOW: _ClassVar[ComparisonKind]
     COMPARISON_KIND_NOISE: _ClassVar[ComparisonKind]
-    COMPARISON_KIND_GOLDEN: _ClassVar[ComparisonKind]
 
 class ComparisonResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -113,7 +112,6 @@ MODEL_EVENT_TYPE_ROUTE: ModelEventType
 COMPARISON_KIND_UNSPECIFIED: ComparisonKind
 COMPARISON_KIND_SHADOW: ComparisonKind
 COMPARISON_KIND_NOISE: ComparisonKind
-COMPARISON_KIND_GOLDEN: ComparisonKind
 COMPARISON_RESULT_UNSPECIFIED: ComparisonResult
 COMPARISON_RESULT_MATCH: ComparisonResult
 COMPARISON_RESULT_MISMATCH: ComparisonResult
@@ -622,7 +620,7 @@ class ComparisonEvent(_message.Message):
     def __init__(self, comparison: _Optional[_Union[Comparison, _Mapping]] = ..., summary: _Optional[_Union[ShadowSummary, _Mapping]] = ...) -> None: ...
 
 class Comparison(_message.Message):
-    __slots__ = ("model", "time", "kind", "result", "live_revision", "shadow_revision", "live_slot", "shadow_slot", "rollout_name", "route_generation", "inference_id", "shadow_trace_id", "shadow_span_id", "method", "atol", "rtol", "threshold", "distance", "output_name", "output_index", "mismatch_count", "element_count", "live_argmax", "shadow_argmax", "live_margin", "live_batch_size", "shadow_batch_size", "live_duration", "shadow_duration", "shadow_queue_duration", "request_digest", "payload_ref", "sampling_probability", "sampling_rule", "error_type", "rpc_status_code")
+    __slots__ = ("model", "time", "kind", "result", "live_revision", "shadow_revision", "live_slot", "shadow_slot", "route_generation", "inference_id", "shadow_trace_id", "shadow_span_id", "method", "atol", "rtol", "threshold", "distance", "output_name", "output_index", "mismatch_count", "element_count", "live_argmax", "shadow_argmax", "live_margin", "live_batch_size", "shadow_batch_size", "live_duration", "shadow_duration", "shadow_queue_duration", "request_digest", "payload_ref", "sampling_probability", "sampling_rule", "error_type", "rpc_status_code")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -631,7 +629,6 @@ class Comparison(_message.Message):
     SHADOW_REVISION_FIELD_NUMBER: _ClassVar[int]
     LIVE_SLOT_FIELD_NUMBER: _ClassVar[int]
     SHADOW_SLOT_FIELD_NUMBER: _ClassVar[int]
-    ROLLOUT_NAME_FIELD_NUMBER: _ClassVar[int]
     ROUTE_GENERATION_FIELD_NUMBER: _ClassVar[int]
     INFERENCE_ID_FIELD_NUMBER: _ClassVar[int]
     SHADOW_TRACE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -667,7 +664,6 @@ class Comparison(_message.Message):
     shadow_revision: Revision
     live_slot: str
     shadow_slot: str
-    rollout_name: str
     route_generation: int
     inference_id: str
     shadow_trace_id: str
@@ -695,7 +691,7 @@ class Comparison(_message.Message):
     sampling_rule: SamplingRule
     error_type: str
     rpc_status_code: int
-    def __init__(self, model: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[ComparisonKind, str]] = ..., result: _Optional[_Union[ComparisonResult, str]] = ..., live_revision: _Optional[_Union[Revision, _Mapping]] = ..., shadow_revision: _Optional[_Union[Revision, _Mapping]] = ..., live_slot: _Optional[str] = ..., shadow_slot: _Optional[str] = ..., rollout_name: _Optional[str] = ..., route_generation: _Optional[int] = ..., inference_id: _Optional[str] = ..., shadow_trace_id: _Optional[str] = ..., shadow_span_id: _Optional[str] = ..., method: _Optional[_Union[ComparisonMethod, str]] = ..., atol: _Optional[float] = ..., rtol: _Optional[float] = ..., threshold: _Optional[float] = ..., distance: _Optional[float] = ..., output_name: _Optional[str] = ..., output_index: _Optional[int] = ..., mismatch_count: _Optional[int] = ..., element_count: _Optional[int] = ..., live_argmax: _Optional[int] = ..., shadow_argmax: _Optional[int] = ..., live_margin: _Optional[float] = ..., live_batch_size: _Optional[int] = ..., shadow_batch_size: _Optional[int] = ..., live_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shadow_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shadow_queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_digest: _Optional[str] = ..., payload_ref: _Optional[str] = ..., sampling_probability: _Optional[float] = ..., sampling_rule: _Optional[_Union[SamplingRule, str]] = ..., error_type: _Optional[str] = ..., rpc_status_code: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[ComparisonKind, str]] = ..., result: _Optional[_Union[ComparisonResult, str]] = ..., live_revision: _Optional[_Union[Revision, _Mapping]] = ..., shadow_revision: _Optional[_Union[Revision, _Mapping]] = ..., live_slot: _Optional[str] = ..., shadow_slot: _Optional[str] = ..., route_generation: _Optional[int] = ..., inference_id: _Optional[str] = ..., shadow_trace_id: _Optional[str] = ..., shadow_span_id: _Optional[str] = ..., method: _Optional[_Union[ComparisonMethod, str]] = ..., atol: _Optional[float] = ..., rtol: _Optional[float] = ..., threshold: _Optional[float] = ..., distance: _Optional[float] = ..., output_name: _Optional[str] = ..., output_index: _Optional[int] = ..., mismatch_count: _Optional[int] = ..., element_count: _Optional[int] = ..., live_argmax: _Optional[int] = ..., shadow_argmax: _Optional[int] = ..., live_margin: _Optional[float] = ..., live_batch_size: _Optional[int] = ..., shadow_batch_size: _Optional[int] = ..., live_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shadow_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., shadow_queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_digest: _Optional[str] = ..., payload_ref: _Optional[str] = ..., sampling_probability: _Optional[float] = ..., sampling_rule: _Optional[_Union[SamplingRule, str]] = ..., error_type: _Optional[str] = ..., rpc_status_code: _Optional[int] = ...) -> None: ...
 
 class ShadowSummary(_message.Message):
     __slots__ = ("model", "live_slot", "live_revision", "shadow_slot", "shadow_revision", "window_start_time", "window_end_time", "start_time", "window", "total", "verdict", "classes", "confusions", "dropped", "worst_pairs", "latency_ratio_p50", "latency_ratio_p99", "reference")
