@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from google.rpc.status_pb2 import Status
 
 from support.admin import Served, served
 from support.control import Shelf
-from support.edge import eventually
+from support.edge import FakeContext, eventually
 from support.shadows import NOW_NS, compared, confused, report, scores, side, told
 from turnout.core.comparators import Comparator, Method
 from turnout.core.copies import Drop, PairKind
@@ -26,7 +27,7 @@ from turnout.core.records import Compared
 from turnout.core.sampling import Rule
 from turnout.runtime.comparison_feed import PAIRS_MAX
 from turnout.transport.admin_server import _STREAMS_MAX
-from turnout.transport.comparisons import comparison, summary
+from turnout.transport.comparisons import ComparisonHandlers, comparison, summary
 from turnout_wire.admin import DETAILS_KEY, error_info
 from turnout_wire.gen import feedback_pb2
 from turnout_wire.gen import slots_pb2 as pb
@@ -346,6 +347,18 @@ async def test_how_many_items_come_at_once() -> None:
             await one.labels.RecordFeedback(feedback(*[label("id", "0")] * 1001))
         assert (caught.value.code(), _field(caught.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "feedback")
         assert "1001 items, the limit is 1000" in (caught.value.details() or "")
+
+
+async def test_many_labels_hold_up_nobody() -> None:
+    async with served() as one:
+        handlers = ComparisonHandlers(one.admin.controller, one.shadows, one.feed)
+        raw = feedback(*[label("id", "0")] * 1000).SerializeToString()
+        recording = asyncio.ensure_future(handlers.record(raw, FakeContext()))  # type: ignore[arg-type]
+        turns = 0
+        while not recording.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 20, "others come in between"
 
 
 async def test_labels_of_a_model_that_is_not_there() -> None:

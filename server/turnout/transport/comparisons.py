@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
@@ -23,6 +24,7 @@ from turnout_wire.gen import slots_pb2 as pb
 
 _CONFUSIONS_MAX = 64
 _FEEDBACK_MAX = 1000
+_FEEDBACK_TURN = 50  # items, about a millisecond with two rules: then live requests go first
 _ID_CHARACTERS_MAX = 4096
 _LABEL_CHARACTERS_MAX = 65_536
 
@@ -60,6 +62,8 @@ class ComparisonHandlers:
         said = dict.fromkeys(Learned, 0)
         for index, item in enumerate(request.feedback):
             said[self._learn(desk.model.name, item, f"feedback[{index}]")] += 1
+            if index % _FEEDBACK_TURN == _FEEDBACK_TURN - 1:
+                await asyncio.sleep(0)
         reply: bytes = feedback_pb2.RecordFeedbackResponse(
             accepted=said[Learned.SCORED], unknown=said[Learned.UNKNOWN], duplicate=said[Learned.DUPLICATE]
         ).SerializeToString()
