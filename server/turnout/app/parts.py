@@ -197,7 +197,8 @@ async def new_shadows(
     bits = random.Random().getrandbits  # noqa: S311 - which pairs are told, no secret
     now_ns = admin.controller.now_ns
     fleet, tracer = admin.fleet, pipeline.tracer
-    return Shadows(fleet, time.monotonic_ns, now_ns, offload, observer, bits, sink, keeper, tracer)
+    total = config.shadow_total_bytes_max
+    return Shadows(fleet, time.monotonic_ns, now_ns, offload, observer, bits, sink, keeper, tracer, total)
 
 
 def message_bytes_max(fleet: Fleet, more: bool) -> int:

@@ -15,6 +15,7 @@ from turnout.core.references import Learned, References
 from turnout.core.shadow_rules import ShadowRule
 from turnout.core.shadow_window import AgreementTest, Window
 from turnout.core.tensors import Signature
+from turnout.runtime.budget import Budget
 from turnout.runtime.comparing import Comparer, Comparison
 from turnout.runtime.lane import Lane, LaneLimits
 from turnout.runtime.ports import ClockNs, Tracer
@@ -57,6 +58,7 @@ class Shadowing:
         comparer: Comparer,
         account: ShadowAccount,
         told: Callable[[Compared], None],
+        shared: Budget,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self.rule = rule
@@ -74,8 +76,9 @@ class Shadowing:
         self._dropped: Counter[Drop] = Counter()
         limits = LaneLimits(rule.queue_max, rule.bytes_max, rule.deadline_ns)
         gentle = replace(limits, run_rows_max=_NOISE_RUN_ROWS_MAX)
-        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop, tracer)
-        self._noise = Lane(live.slot, live.revision, live.slot, gentle, clock_ns, self._paired, _uncounted, tracer)
+        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop, shared, tracer)
+        itself = live.slot, live.revision, live.slot
+        self._noise = Lane(*itself, gentle, clock_ns, self._paired, _uncounted, shared, tracer)
 
     def fits(self, rule: ShadowRule, live: Revision, shadow: Revision) -> bool:
         """Whether this is still what is to be compared."""
