@@ -507,12 +507,34 @@ async def test_a_label_that_comes_later_says_who_was_right(loop: VirtualLoop) ->
     s.set(rule(comparators=(Comparator("y", Method.ARGMAX),)))
     s.ask([1, 2])
     await s.world.after(1)
-    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.SCORED
-    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.DUPLICATE
-    assert s.shadows.learn("m", "id-9", "y", ["0"]) is Learned.UNKNOWN
-    assert s.shadows.learn("n", "id-1", "y", ["0"]) is Learned.UNKNOWN
+    assert s.shadows.learn("m", "id-1", "", "0") is Learned.SCORED
+    assert s.shadows.learn("m", "id-1", "", "0") is Learned.DUPLICATE
+    assert s.shadows.learn("m", "id-9", "y", "0") is Learned.UNKNOWN
+    assert s.shadows.learn("n", "id-1", "y", "0") is Learned.UNKNOWN
     (scores,) = s.report.scores
     assert (scores.output, scores.score.both_right) == ("y", 1)
+
+
+@virtual
+@pytest.mark.parametrize("label", ["0", "0,0"], ids=["the second refuses", "the first refuses"])
+async def test_a_rule_that_refuses_a_label_takes_it_from_no_other(loop: VirtualLoop, label: str) -> None:
+    def rows() -> dict[str, int]:
+        return {report.shadow_slot: sum(each.score.rows for each in report.scores) for report in s.shadows.reports()}
+
+    s = await stage(loop)
+    first, second = (rule(slot, comparators=(Comparator("y", Method.ARGMAX),)) for slot in ("v2", "v1"))
+    s.set(first, second)
+    s.ask([1])
+    await s.world.after(0.2)
+    s.set(second)
+    s.ask([1], rows=2)  # the same id: to the second rule it is another request from now on
+    await s.world.after(0.2)
+    s.set(first, second)
+    with pytest.raises(ValueError, match=r"3 label\(s\) for"):
+        s.shadows.learn("m", "id-1", "", "0,0,0")
+    assert s.shadows.learn("m", "id-1", "", label) is Learned.SCORED
+    assert rows() == ({"v2": 1, "v1": 0} if label == "0" else {"v2": 0, "v1": 2})
+    assert s.shadows.learn("m", "id-1", "", label) is Learned.DUPLICATE
 
 
 @virtual

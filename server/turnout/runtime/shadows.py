@@ -97,18 +97,25 @@ class Shadows:
         """Every rule at work (of one model) as it is now."""
         return [shadowing.report() for place, shadowing in self._active.items() if model in (None, place[0])]
 
-    def learn(self, model: str, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
+    def learn(self, model: str, inference_id: str, output: str, label: str) -> Learned:
         """What the right answer to a request was: every shadow of the model that answered it is scored.
 
         Raises:
-            ValueError: a label that is no class, or another number of labels than the request has rows.
+            ValueError: a label that is no class, or another number of labels than the request has rows; of no shadow
+                it is anything else.
         """
-        said = {
-            shadowing.learn(inference_id, output, labels)
-            for place, shadowing in self._active.items()
-            if place[0] == model
-        }
-        return next((each for each in (Learned.SCORED, Learned.DUPLICATE) if each in said), Learned.UNKNOWN)
+        said: set[Learned] = set()
+        refusal: ValueError | None = None
+        for place, shadowing in self._active.items():
+            if place[0] == model:
+                try:
+                    said.add(shadowing.learn(inference_id, output, label))
+                except ValueError as error:  # rules differ in what they compare: others may take it
+                    refusal = error
+        known = next((each for each in (Learned.SCORED, Learned.DUPLICATE) if each in said), None)
+        if known is None and refusal is not None:
+            raise refusal
+        return known or Learned.UNKNOWN
 
     async def stop(self) -> None:
         """Take no more copies; those that wait are forgotten, uncounted."""

@@ -24,9 +24,10 @@ from turnout_wire.gen import slots_pb2 as pb
 
 _CONFUSIONS_MAX = 64
 _FEEDBACK_MAX = 1000
-_FEEDBACK_TURN = 50  # items, about a millisecond with two rules: then live requests go first
 _ID_CHARACTERS_MAX = 4096
 _LABEL_CHARACTERS_MAX = 65_536
+_TURN_CHARACTERS = 4096  # of labels, after which others have their turn: live requests are answered on the same loop
+_ITEM_CHARACTERS = 256  # what an item takes besides its label, as characters of one
 
 
 class ComparisonHandlers:
@@ -60,9 +61,12 @@ class ComparisonHandlers:
         if len(request.feedback) > _FEEDBACK_MAX:
             raise _invalid(f"{len(request.feedback)} items, the limit is {_FEEDBACK_MAX}: send several", "feedback")
         said = dict.fromkeys(Learned, 0)
+        read = 0
         for index, item in enumerate(request.feedback):
             said[self._learn(desk.model.name, item, f"feedback[{index}]")] += 1
-            if index % _FEEDBACK_TURN == _FEEDBACK_TURN - 1:
+            read += _ITEM_CHARACTERS + len(item.label)
+            if read >= _TURN_CHARACTERS:
+                read = 0
                 await asyncio.sleep(0)
         reply: bytes = feedback_pb2.RecordFeedbackResponse(
             accepted=said[Learned.SCORED], unknown=said[Learned.UNKNOWN], duplicate=said[Learned.DUPLICATE]
@@ -75,7 +79,7 @@ class ComparisonHandlers:
         if not 1 <= len(item.label) <= _LABEL_CHARACTERS_MAX:
             raise _invalid(f"a label of 1 to {_LABEL_CHARACTERS_MAX} characters is needed", f"{at}.label")
         try:
-            return self._shadows.learn(model, item.inference_id, item.output, item.label.split(","))
+            return self._shadows.learn(model, item.inference_id, item.output, item.label)
         except ValueError as error:
             raise _invalid(str(error), f"{at}.label") from None
 
