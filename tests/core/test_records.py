@@ -162,7 +162,9 @@ def test_a_summary_as_fields() -> None:
     fields = summary_fields(report(pairs=2))
     assert (fields["pair.count"], fields["total.pair.count"], fields["noise.count"]) == (2, 2, 2)
     assert (fields["agreement.rate"], fields["noise.rate"], fields["verdict"]) == (0.0, 0.0, "INCONCLUSIVE")
-    assert fields["agreement.low"] == 0 < float(fields["agreement.high"]) < 1
+    assert fields["total.distinct.count"] == 2
+    assert fields["total.agreement.low"] == 0 < float(fields["total.agreement.high"]) < 1
+    assert "agreement.low" not in fields, "of a window, nothing that holds at every moment is known"
     assert fields["duration.ratio.p50"] == pytest.approx(1.5, rel=0.05)
     assert (fields["queue.usage"], fields["dropped.deadline"]) == (5, 3)
     assert [fields[f"reference.p.{name}"] for name in ("both_right", "only_live", "only_shadow", "both_wrong")] == [
@@ -173,7 +175,7 @@ def test_a_summary_as_fields() -> None:
 
 def test_a_summary_without_pairs_has_bounds_and_no_rate() -> None:
     fields = summary_fields(report(pairs=0, scores=(), dropped={}))
-    assert (fields["agreement.low"], fields["agreement.high"]) == (0, 1)
+    assert (fields["total.agreement.low"], fields["total.agreement.high"]) == (0, 1)
     assert not {"agreement.rate", "noise.rate", "duration.ratio.p50"} & set(fields)
     assert not any(name.startswith(("dropped.", "reference.")) for name in fields)
 

@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from turnout.core.classes import ROWS_MAX as KEPT_MAX
 from turnout.core.divergence import compare
 from turnout.core.evidence import log10_better
 from turnout.core.gates import Verdict
@@ -73,6 +74,28 @@ def test_the_oldest_makes_room() -> None:
     assert [references.learn(name, "label", 3) for name in "abc"] == [
         Learned.SCORED, Learned.UNKNOWN, Learned.SCORED,
     ]  # fmt: skip
+
+
+def test_rows_are_bounded_too() -> None:
+    references = References(100, rows_max=10)
+    for name, rows in (("a", 3), ("b", 3), ("b", 2), ("c", 2)):
+        references.remember(name, compare({"y": np.zeros(rows, int)}, {"y": np.zeros(rows, int)}))
+    assert len(references) == 3
+    assert references.learn("b", "y", [0, 0]) is Learned.SCORED, "what is scored has no rows left"
+    references.remember("d", compare({"y": np.zeros(5, int)}, {"y": np.zeros(5, int)}))
+    assert len(references) == 4
+    references.remember("e", compare({"y": np.zeros(1, int)}, {"y": np.zeros(1, int)}))
+    assert [references.outputs_of(name) for name in "abcde"] == [(), ("y",), ("y",), ("y",), ("y",)]
+    references.remember("f", compare({"y": np.zeros(11, int)}, {"y": np.zeros(11, int)}))
+    assert len(references) == 0
+
+
+def test_an_output_of_too_many_rows_cannot_be_scored() -> None:
+    references = References(10)
+    many = {"y": np.zeros(KEPT_MAX + 1, int), "label": np.zeros(1, int)}
+    references.remember("id", compare(many, many))
+    assert references.outputs_of("id") == ("label",)
+    assert references.learn("id", "y", [0] * (KEPT_MAX + 1)) is Learned.UNKNOWN
 
 
 def test_an_id_that_comes_again_is_another_request() -> None:

@@ -39,7 +39,7 @@ def test_all_of_a_summary_on_a_usual_terminal() -> None:
     assert shown(summary(14, labels=True), windows=after(14)) == (
         "digits green  digits/2@int8 against digits/1 in blue  INCONCLUSIVE\n"
         "        pairs    agree  at least  at most         noise\n"
-        "window    100  98.00 %   90.00 %  99.90 %             -\n"
+        "window    100  98.00 %         -        -             -\n"
         "total   1,400  98.00 %   95.00 %  99.50 %  5.00 % of 20\n"
         "  ▇▇▇▇▇▇▇▇▇▇▇▇▇▇  last windows, 90 % to 100 %\n"
         "  latency against the live one: p50 1.25x, p99 2.50x\n"
@@ -54,6 +54,13 @@ def test_all_of_a_summary_on_a_usual_terminal() -> None:
         "worst pairs  output         distance  live → shadow\n"
         "req-17       probabilities     0.875  4 → 9"
     )
+
+
+def test_repeated_inputs_are_said_where_there_are_any() -> None:
+    told = summary(14)
+    for distinct, said in ((0, False), (1400, False), (1399, True)):
+        told.total.distinct_count = distinct
+        assert ("inputs are repeated: bounds and verdict are of 1,399 different ones" in shown(told)) == said
 
 
 def test_a_narrow_one_has_measures_below_each_other_and_no_sparklines_of_classes() -> None:

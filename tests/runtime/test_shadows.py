@@ -298,6 +298,30 @@ async def test_noise_is_the_live_revision_with_itself(loop: VirtualLoop) -> None
 
 
 @virtual
+async def test_a_repeated_input_is_evidence_once(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule(noise_bp=10_000))
+    for number in range(40):
+        s.world.infer(request(number % 2, inference_id=f"id-{number}"))
+        await s.world.after(0.02)
+    await s.world.after(1)
+    total = s.report.summary.total
+    assert (total.pair_count, total.distinct_count) == (40, 2)
+
+
+@virtual
+async def test_nothing_that_is_told_of_a_pair_grows_with_its_rows(loop: VirtualLoop) -> None:
+    s = await stage(loop, keeps=True, v1=Wrong(DECLARED))
+    s.set(rule(comparators=(Comparator("y", Method.ARGMAX),)))
+    s.ask(range(1, 21))
+    await s.world.after(WINDOW_S + 2)
+    outputs = [output for export in s.told.exports for output in export.record.divergence.outputs]
+    assert outputs
+    assert not any(each.class_rows or each.live_classes for each in outputs)
+    assert s.report.summary.total.by_class, "and all the same, they were counted"
+
+
+@virtual
 async def test_a_shadow_that_fails_is_told_and_counted(loop: VirtualLoop) -> None:
     s = await stage(loop, v1=SyntheticModel(DECLARED, poison=3))
     s.set(rule())

@@ -67,8 +67,8 @@ def report(slot: str = "green", model: str = "m", pairs: int = 1, **more: Any) -
     window = Window(NOW_NS, AgreementTest())
     same = compare(scores([0.75, 0.25]), scores([0.75, 0.25]))
     for number in range(pairs):
-        window.observe(f"id-{number}", confused(slot, model).divergence, NOW_NS)
-        window.observe_noise(same, NOW_NS)
+        window.observe(f"id-{number}", f"digest-{number}", confused(slot, model).divergence, NOW_NS)
+        window.observe_noise(f"digest-{number}", same, NOW_NS)
         window.observe_latency(4 * MS, 6 * MS, NOW_NS)
     known: dict[str, Any] = {
         "dropped": {Drop.DEADLINE: 3},

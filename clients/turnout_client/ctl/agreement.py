@@ -108,7 +108,7 @@ def _heading(summary: pb.ShadowSummary) -> Text:
 
 def _totals(summary: pb.ShadowSummary, narrow: bool) -> Table:
     names = ["pairs", "agree", "at least", "at most", "noise"]
-    columns = {"window": _measures(summary.window), "total": _measures(summary.total)}
+    columns = {"window": _measures(summary.window, False), "total": _measures(summary.total, True)}
     if narrow:
         table = plain_table("", *(f">{name}" for name in columns))
         for name, *values in zip(names, *columns.values(), strict=True):
@@ -120,15 +120,19 @@ def _totals(summary: pb.ShadowSummary, narrow: bool) -> Table:
     return table
 
 
-def _measures(found: pb.Agreement) -> list[str]:
+def _measures(found: pb.Agreement, bounded: bool) -> list[str]:
+    """Bounds are those of all pairs: of one window after another they would miss the truth now and then."""
     pairs, noise = found.pair_count, found.noise_pair_count
-    shares = [rate(value) if pairs else NOTHING for value in (found.rate, found.low, found.high)]
+    bounds = [rate(value) if pairs and bounded else NOTHING for value in (found.low, found.high)]
+    shares = [rate(found.rate) if pairs else NOTHING, *bounds]
     return [f"{pairs:,}", *shares, f"{rate(found.noise_rate)} of {noise:,}" if noise else NOTHING]
 
 
 def _facts(summary: pb.ShadowSummary) -> Iterator[Padding]:
     if ratios := latency_ratios(summary):
         yield _fact(f"latency against the live one: {ratios}")
+    if 0 < summary.total.distinct_count < summary.total.pair_count:
+        yield _fact(f"inputs are repeated: bounds and verdict are of {summary.total.distinct_count:,} different ones")
     if lost := drops(summary):
         yield _fact(f"not compared: {lost}", "yellow")
     if summary.HasField("reference"):

@@ -36,7 +36,8 @@ class Comparator:
         atol, rtol: of ALLCLOSE.
         threshold: the largest distance that matches (COSINE, JS), or the smallest overlap that does (TOPK).
         k: of TOPK.
-        near_tie: of ARGMAX: where the live answer's first and second are nearer, another class is no mismatch.
+        near_tie: of ARGMAX: where the live answer scores the shadow's class less than this below its own, it is no
+            mismatch.
     """
 
     output: str

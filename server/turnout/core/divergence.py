@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
+from turnout.core.classes import Found, Rows
 from turnout.core.comparators import Comparator, Method
 from turnout.core.outputs import compare_output
 from turnout.core.pairs import OutputDivergence, PairDivergence, Result
 from turnout.core.tensors import Tensors
+from turnout_wire.tensors import Array
 
 
 def compare(
@@ -41,12 +42,13 @@ def compare(
         return PairDivergence(failed)
     asked = comparators or {}
     with np.errstate(all="ignore"):
-        outputs = [
+        found = [
             compare_output(name, array, shadow.get(name), asked.get(name, ()), quantized, batched)
             for name, array in live.items()
         ]
-    if any(output.near_ties for output in outputs):
-        outputs = [_excused(output, outputs) for output in outputs]
+        if any(each.rows is not None and each.rows.near.size for each in found):
+            found = [_excused(each, found) for each in found]
+        outputs = [each.told() for each in found]
     decider = max(outputs, key=_weight, default=None)
     return PairDivergence(decider.result if decider else Result.MATCH, tuple(outputs), decider)
 
@@ -57,19 +59,24 @@ def _weight(output: OutputDivergence) -> tuple[int, float, bool]:
     return (output.result.severity, 0.0 if exact else output.distance, not exact)
 
 
-def _excused(output: OutputDivergence, others: Iterable[OutputDivergence]) -> OutputDivergence:
+def _excused(label: Found, others: Iterable[Found]) -> Found:
     """A label that differs only where the scores it comes from nearly tie is a near tie itself."""
+    output, rows = label
     exact = output.comparator is not None and output.comparator.method is Method.EXACT
-    if output.result is not Result.MISMATCH or not exact or not output.live_classes:
-        return output
-    labels = zip(output.live_classes, output.shadow_classes, strict=True)
-    differing = tuple(row for row, (live, shadow) in enumerate(labels) if live != shadow)
-    for scores in others:
-        if not set(differing) <= set(scores.near_ties) or len(scores.live_classes) != len(output.live_classes):
-            continue
-        # The label is the place of the largest score, or that place's entry in an ascending list of classes.
-        places = (*scores.live_classes, *scores.shadow_classes)
-        links = sorted(set(zip(places, (*output.live_classes, *output.shadow_classes), strict=True)))
-        if all(one[0] < next_[0] and one[1] < next_[1] for one, next_ in pairwise(links)):
-            return replace(output, result=Result.NEAR_TIE, mismatch_count=0, near_ties=differing)
-    return output
+    if output.result is not Result.MISMATCH or not exact or rows is None:
+        return label
+    differing = rows.differing
+    if any(each.rows is not None and _explains(each.rows, rows, differing) for each in others):
+        return Found(replace(output, result=Result.NEAR_TIE, mismatch_count=0), replace(rows, near=differing))
+    return label
+
+
+def _explains(scores: Rows, labels: Rows, differing: Array) -> bool:
+    """Whether labels differ where scores nearly tie, and are the place of the largest score, or that place's entry in
+    an ascending list of classes."""
+    if scores.live.size != labels.live.size or not np.isin(differing, scores.near, assume_unique=True).all():
+        return False
+    _, first, inverse = np.unique(np.concatenate((scores.live, scores.shadow)), return_index=True, return_inverse=True)
+    names = np.concatenate((labels.live, labels.shadow))
+    entries = names[first]
+    return bool((names == entries[inverse]).all() and (entries[1:] > entries[:-1]).all())

@@ -13,6 +13,7 @@ import numpy as np
 from turnout_wire.tensors import Array
 
 COLUMNS_MAX = 4096  # wider rows are ranked only where a method asks for it: sorting is the dearest step
+ELEMENTS_MAX = 1_000_000  # larger outputs get only the measures that are cheap, and those that a method asks for
 _TINY = 1e-300  # keeps 0 * log2(0 / m) at 0 without a mask, and changes no other term
 _SUM_TOLERANCE, _SUM_TOLERANCE_HALF = 1e-3, 1e-2  # of probabilities: FP16 and BF16 round each of them
 _ONES, _RANKS = 2, 3  # rows of the product below
@@ -27,18 +28,20 @@ class Apart:
         worst: flat index of the first largest of these, `max_abs`.
         nan_rows: rows where NaN stands on one side only [rows], or None: nowhere.
         nonfinite: how many elements of each side are not finite.
+        tops: the class of each row, or None: not asked for.
         ranking: the order of each row's elements, or None: not asked for.
         probable: whether all rows of each side look like probabilities: 2 to 4096 columns, finite, not negative,
             each row adds up to 1.
     """
 
     __slots__ = (
-        "_gram", "_lowest", "both", "diff", "max_abs", "nan_rows", "nonfinite", "probable", "ranking", "worst",
+        "_lowest", "_products", "_stack", "_wide", "both", "diff", "max_abs", "nan_rows", "nonfinite", "probable",
+        "ranking", "tops", "worst",
     )  # fmt: skip
 
-    def __init__(self, live: Array, shadow: Array, columns: int, ranked: bool) -> None:
+    def __init__(self, live: Array, shadow: Array, columns: int, classed: bool, ranked: bool) -> None:
         rows = live.size // columns
-        stack = np.empty((rows, 5 if ranked else 3, columns))
+        self._stack = stack = np.empty((rows, 5 if ranked else 3, columns))
         stack[:, 0] = live.reshape(rows, columns)
         stack[:, 1] = shadow.reshape(rows, columns)
         self.both = both = stack[:, :2]
@@ -51,14 +54,18 @@ class Apart:
             self._admit_nonfinite()
         self.max_abs: float = diff.item(self.worst)
         self._lowest: float = both.item(both.argmin())
-        self.ranking = None
+        self.tops: Tops | None = None
+        self.ranking: Ranking | None = None
         self.probable = (False, False)
+        self._products: Array | None = None
+        self._wide = live.dtype.itemsize > 4 or shadow.dtype.itemsize > 4
         if columns == 1:
             return
-        if ranked:
-            self.ranking = Ranking(both, self.nonfinite != (0, 0))
+        if classed:
+            self.tops = Tops(both, self.nonfinite != (0, 0))
+        if self.tops is not None and ranked:
+            self.ranking = Ranking(self.tops.scores)
             stack[:, _RANKS:] = self.ranking.ranks
-        self._gram = _products(stack, live.dtype.itemsize > 4 or shadow.dtype.itemsize > 4)
         if columns <= COLUMNS_MAX:
             half = live.dtype.itemsize < 4, shadow.dtype.itemsize < 4
             self.probable = self._looks_probable(half)
@@ -75,13 +82,21 @@ class Apart:
         self.worst = int(diff.argmax())
 
     def _looks_probable(self, half: tuple[bool, bool]) -> tuple[bool, bool]:
-        off = np.abs(self._gram[:, :2, _ONES] - 1)
+        # Products cost several times as much as sums, and of a large output nobody may ask for them.
+        sums = self._gram[:, :2, _ONES] if self.both.size <= 2 * ELEMENTS_MAX else np.add.reduce(self.both, -1)
+        off = np.abs(sums - 1)
         # A sum that is near 1 has finite terms.
         if off.item(off.argmax()) <= _SUM_TOLERANCE and self._lowest >= 0:
             return True, True
         near = off.max(0) <= np.where(half, _SUM_TOLERANCE_HALF, _SUM_TOLERANCE)
         live, shadow = (near & (self.both.min((0, 2)) >= 0)).tolist()
         return live, shadow
+
+    @property
+    def _gram(self) -> Array:
+        if self._products is None:
+            self._products = _products(self._stack, self._wide)
+        return self._products
 
     def max_rel(self) -> float | None:
         """The largest |shadow - live| / |live|, of the elements where the live one is not 0; None: there is none."""
@@ -161,40 +176,61 @@ class Apart:
         return distances
 
 
-class Ranking:
-    """The elements of each row in descending order, of equal ones the first; NaN counts as minus infinity.
+class Tops:
+    """The class of each row: the place of its largest element, of equal ones the first; NaN counts as minus infinity.
 
     Attributes:
-        live, shadow: the place of the largest element [rows].
-        ranks: from the mean rank, ties with the mean of theirs [rows, 2, columns].
+        scores: the elements [rows, 2, columns].
+        live, shadow: places [rows].
     """
 
-    __slots__ = ("_descending", "_places", "live", "ranks", "shadow")
+    __slots__ = ("live", "scores", "shadow")
 
     def __init__(self, both: Array, nonfinite: bool) -> None:
-        ascending = -both
-        if nonfinite:
-            ascending[np.isnan(ascending)] = np.inf
-        rows, _, columns = both.shape
-        order = ascending.argsort(-1, kind="stable")
-        self.live, self.shadow = order[:, 0, 0], order[:, 1, 0]
-        # Indices into the flattened array: taking along an axis costs ten times as much for a small one.
-        starts, index = _starts(rows, columns)
-        flat = order + starts
-        self._descending = ascending.take(flat)
-        self._places: Array = np.empty(both.shape)
-        self._places.reshape(-1)[flat] = index
-        places, step = self._places, self._descending[..., 1:] != self._descending[..., :-1]
-        if not step.item(step.argmin()):
-            places = np.empty(both.shape)
-            places.reshape(-1)[flat] = _mean_places(step)
-        self.ranks: Array = places - (columns - 1) / 2
+        self.scores: Array = np.where(np.isnan(both), -inf, both) if nonfinite else both
+        places = self.scores.argmax(-1)
+        self.live, self.shadow = places[:, 0], places[:, 1]
 
     def margin(self, row: int) -> float:
         """The live row's largest element minus its second; 0 where both are the same infinity."""
-        first: float = self._descending.item(row, 0, 0)
-        second: float = self._descending.item(row, 0, 1)
-        return 0.0 if first == second else second - first
+        others = self.scores[row, 0].copy()
+        place = self.live.item(row)
+        first: float = others.item(place)
+        others[place] = -inf
+        second: float = others.item(others.argmax())
+        return 0.0 if first == second else first - second
+
+    def gaps(self, rows: Array) -> Array:
+        """How much lower the live side scores the shadow's class than its own, in each of these rows."""
+        first, other = self.scores[rows, 0, self.live[rows]], self.scores[rows, 0, self.shadow[rows]]
+        gaps: Array = np.where(first == other, 0, first - other)
+        return gaps
+
+
+class Ranking:
+    """The elements of each row in descending order, of equal ones the first.
+
+    Attributes:
+        ranks: from the mean rank, ties with the mean of theirs [rows, 2, columns].
+    """
+
+    __slots__ = ("_places", "ranks")
+
+    def __init__(self, scores: Array) -> None:
+        ascending = -scores
+        rows, _, columns = scores.shape
+        order = ascending.argsort(-1, kind="stable")
+        # Indices into the flattened array: taking along an axis costs ten times as much for a small one.
+        starts, index = _starts(rows, columns)
+        flat = order + starts
+        ascending = ascending.take(flat)
+        self._places: Array = np.empty(scores.shape)
+        self._places.reshape(-1)[flat] = index
+        places, step = self._places, ascending[..., 1:] != ascending[..., :-1]
+        if not step.item(step.argmin()):
+            places = np.empty(scores.shape)
+            places.reshape(-1)[flat] = _mean_places(step)
+        self.ranks: Array = places - (columns - 1) / 2
 
     def overlaps(self, k: int) -> Array:
         """The share of the k first that both sides have, in any order, of each row."""

@@ -5,26 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import eq
 from typing import NamedTuple
 
 import numpy as np
 
+from turnout.core.classes import Found, Rows
 from turnout.core.comparators import CLASS_METHODS, ROW_METHODS, Comparator, K, Method, Precision, completed, usual
-from turnout.core.measures import COLUMNS_MAX, Apart, Ranking
+from turnout.core.measures import COLUMNS_MAX, ELEMENTS_MAX, Apart, Ranking, Tops
 from turnout.core.pairs import OutputDivergence, Result
 from turnout_wire.tensors import Array
 
 
 def compare_output(
     name: str, live: Array, shadow: Array | None, asked: Sequence[Comparator], quantized: bool, batched: bool
-) -> OutputDivergence:
+) -> Found:
     """One output, as `divergence.compare` says it. To be called within `np.errstate(all="ignore")`."""
     if (message := _unlike(live, shadow)) or shadow is None:
-        return OutputDivergence(name, Result.SHAPE, message=message)
+        return Found(OutputDivergence(name, Result.SHAPE, message=message))
     kind = live.dtype.kind
     if kind == "O":
-        return _texts(name, live, shadow)
+        return Found(_texts(name, live, shadow))
     columns = live.shape[-1] if live.ndim > 1 or (live.ndim and not batched) else 1
     if kind in "fV":
         return _numbers(name, live, shadow, asked, columns, quantized)
@@ -35,7 +35,7 @@ def compare_output(
     if len(others) < len(asked) and any(each.method is Method.EXACT for each in asked):
         # Apart from the others, because doubles do not tell all integers apart.
         exact = _integers(name, live, shadow, columns)
-        return max(found, exact, key=lambda output: output.result.severity)
+        return max(found, exact, key=lambda each: each.output.result.severity)
     return found
 
 
@@ -73,7 +73,7 @@ def _texts(name: str, live: Array, shadow: Array) -> OutputDivergence:
     )
 
 
-def _integers(name: str, live: Array, shadow: Array, columns: int) -> OutputDivergence:
+def _integers(name: str, live: Array, shadow: Array, columns: int) -> Found:
     differs = live != shadow
     count = int(np.count_nonzero(differs))
     max_abs, max_rel, worst = 0.0, 0.0, None
@@ -86,8 +86,7 @@ def _integers(name: str, live: Array, shadow: Array, columns: int) -> OutputDive
         scale = np.abs(ours.astype("f8"))
         max_abs = float(diff[worst])
         max_rel = float(np.divide(diff, scale, out=np.zeros(scale.shape), where=scale > 0).max())
-    classes = columns == 1
-    return OutputDivergence(
+    output = OutputDivergence(
         name,
         Result.MISMATCH if count else Result.MATCH,
         _exact(name),
@@ -97,14 +96,20 @@ def _integers(name: str, live: Array, shadow: Array, columns: int) -> OutputDive
         mismatch_count=count,
         element_count=live.size,
         worst_index=worst,
-        live_classes=tuple(map(int, live.ravel().tolist())) if classes else (),
-        shadow_classes=tuple(map(int, shadow.ravel().tolist())) if classes else (),
     )
+    if columns > 1:
+        return Found(output)
+    if live.dtype.kind == "b":
+        live, shadow = live.astype("u1"), shadow.astype("u1")
+    return Found(output, Rows(live.ravel(), shadow.ravel(), _NO_ROWS))
+
+
+_NO_ROWS: Array = np.empty(0, np.intp)
 
 
 class _Judgement(NamedTuple):
     """What one comparator says: how many `of` how many rows or elements are bad, and which element (flat) is the
-    worst; the rows that nearly tie."""
+    worst; the indices of rows that nearly tie."""
 
     comparator: Comparator
     result: Result
@@ -112,21 +117,23 @@ class _Judgement(NamedTuple):
     bad: int
     of: int
     worst: int
-    near: tuple[int, ...] = ()
+    near: Array = _NO_ROWS
 
 
 def _numbers(
     name: str, live: Array, shadow: Array, asked: Sequence[Comparator], columns: int, quantized: bool
-) -> OutputDivergence:
+) -> Found:
     precision = Precision.SINGLE
     if quantized:
         precision = Precision.QUANTIZED
     elif live.dtype.kind in "fV" and min(live.dtype.itemsize, shadow.dtype.itemsize) < 4:
         precision = Precision.HALF
     if not live.size:
-        return OutputDivergence(name, Result.MATCH, usual(name, precision, columns, False))
+        return Found(OutputDivergence(name, Result.MATCH, usual(name, precision, columns, False)))
     by_class = columns > 1 and (quantized or any(each.method in CLASS_METHODS for each in asked))
-    apart = Apart(live, shadow, columns, by_class or 2 <= columns <= COLUMNS_MAX)
+    classed = by_class or 2 <= columns <= COLUMNS_MAX
+    ranked = classed and (live.size <= ELEMENTS_MAX or any(each.method is Method.TOPK for each in asked))
+    apart = Apart(live, shadow, columns, classed, ranked)
     # Where a shadow's rows are no longer probabilities, the values are compared: that itself is a difference. Those of
     # an int8 variant need not add up.
     probable = apart.probable[0] and (apart.probable[1] or quantized)
@@ -138,27 +145,26 @@ def _numbers(
     return _told(name, apart, worst, any(each.method in CLASS_METHODS for each in comparators))
 
 
-def _told(name: str, apart: Apart, worst: _Judgement, by_class: bool) -> OutputDivergence:
+def _told(name: str, apart: Apart, worst: _Judgement, by_class: bool) -> Found:
     rows, columns = apart.diff.shape
+    large = apart.diff.size > ELEMENTS_MAX
     top1 = topk = rank = margin = live_class = shadow_class = None
-    live_classes: list[int] = []
-    shadow_classes: list[int] = []
-    if (ranking := apart.ranking) is not None:
-        live_classes, shadow_classes = ranking.live.tolist(), ranking.shadow.tolist()
+    if (tops := apart.tops) is not None:
         row = worst.worst // columns
-        live_class, shadow_class, margin = live_classes[row], shadow_classes[row], ranking.margin(row)
-        top1 = sum(map(eq, live_classes, shadow_classes)) / rows
+        live_class, shadow_class, margin = tops.live.item(row), tops.shadow.item(row), tops.margin(row)
+        top1 = int(np.count_nonzero(tops.live == tops.shadow)) / rows
+    if (ranking := apart.ranking) is not None and not large:
         topk = ranking.overlap(worst.comparator.k or K)
         rank = apart.correlation()
-    return OutputDivergence(
+    output = OutputDivergence(
         name,
         worst.result,
         worst.comparator,
         worst.distance,
         apart.max_abs,
         apart.max_rel(),
-        apart.cosine() if columns > 1 else None,
-        apart.js(),
+        apart.cosine() if columns > 1 and not large else None,
+        apart.js() if not large else None,
         top1,
         topk,
         rank,
@@ -169,10 +175,8 @@ def _told(name: str, apart: Apart, worst: _Judgement, by_class: bool) -> OutputD
         live_argmax=live_class,
         shadow_argmax=shadow_class,
         live_margin=margin,
-        live_classes=tuple(live_classes) if by_class else (),
-        shadow_classes=tuple(shadow_classes) if by_class else (),
-        near_ties=worst.near,
     )
+    return Found(output, Rows(tops.live, tops.shadow, worst.near) if by_class and tops is not None else None)
 
 
 def _judged(apart: Apart, comparator: Comparator) -> _Judgement:
@@ -202,23 +206,24 @@ def _by_element(apart: Apart, comparator: Comparator, bad: Array) -> _Judgement:
 
 
 def _by_class(apart: Apart, comparator: Comparator) -> _Judgement:
-    ranking, columns = _ranking(apart), apart.diff.shape[-1]
-    differs = ranking.live != ranking.shadow
+    tops, columns = _tops(apart), apart.diff.shape[-1]
+    differs = tops.live != tops.shadow
     if apart.nan_rows is not None:
         differs |= apart.nan_rows
-    rows = differs.nonzero()[0].tolist()
-    if not rows:
+    rows = differs.nonzero()[0]
+    if not rows.size:
         return _Judgement(comparator, Result.MATCH, 0.0, 0, differs.size, apart.worst)
-    surest = {row: ranking.margin(row) for row in rows}
-    near = [row for row, margin in surest.items() if margin < (comparator.near_tie or 0)]
+    # What the live answer held for nearly as likely is what the shadow must have said: a third class is no tie.
+    gaps = tops.gaps(rows)
     if apart.nan_rows is not None:
-        near = [row for row in near if not apart.nan_rows[row]]
-    bad = sorted(set(rows).difference(near)) if near else rows
-    # The worst is the one that the live side was surest of.
-    row = max(bad or near, key=surest.__getitem__)
+        gaps[apart.nan_rows[rows]] = np.inf
+    near = gaps < (comparator.near_tie or 0)
+    bad = rows.size - int(np.count_nonzero(near))
+    # The worst is the one whose class the live side held for least likely.
+    row = int(rows[gaps.argmax()])
     result = Result.MISMATCH if bad else Result.NEAR_TIE
     worst = row * columns + int(apart.diff[row].argmax())
-    return _Judgement(comparator, result, 1.0, len(bad), differs.size, worst, tuple(near))
+    return _Judgement(comparator, result, 1.0, bad, differs.size, worst, rows[near])
 
 
 def _by_distance(apart: Apart, comparator: Comparator, distances: Array, highest: float) -> _Judgement:
@@ -241,7 +246,13 @@ def _by_row(apart: Apart, comparator: Comparator, score: Array, bad: Array, high
     return _Judgement(comparator, result, float(score.max()), count, bad.size, worst)
 
 
+def _tops(apart: Apart) -> Tops:
+    """`_numbers` asks for them wherever a comparator takes them."""
+    assert apart.tops is not None
+    return apart.tops
+
+
 def _ranking(apart: Apart) -> Ranking:
-    """`_numbers` asks for one wherever a comparator takes it."""
+    """As `_tops`."""
     assert apart.ranking is not None
     return apart.ranking

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from turnout.core.comparators import Comparator
 
@@ -12,7 +13,7 @@ class Result(Enum):
     """What a comparison came to. The values are `turnout.comparison.result`."""
 
     MATCH = "match"
-    NEAR_TIE = "near_tie"  # another class, where the live answer was nearly undecided: no regression
+    NEAR_TIE = "near_tie"  # a class that the live answer nearly had itself: no regression
     MISMATCH = "mismatch"
     SHAPE = "shape"  # another shape or datatype, or the output is missing
     LIVE_ERROR = "live_error"
@@ -39,6 +40,16 @@ _BAD = frozenset({Result.MISMATCH, Result.SHAPE, Result.SHADOW_ERROR})
 _SEVERITY = {result: place for place, result in enumerate(Result)}
 
 
+class ClassRows(NamedTuple):
+    """Rows whose class is this on each side; None: of classes beyond those that are told apart. `result`: MATCH,
+    NEAR_TIE or MISMATCH."""
+
+    live: int | None
+    shadow: int | None
+    result: Result
+    rows: int
+
+
 @dataclass(frozen=True, slots=True)
 class OutputDivergence:
     """One output of a pair. Measures are None where they make no sense; of rows, the worst row's is told.
@@ -54,8 +65,8 @@ class OutputDivergence:
         mismatch_count, element_count: rows where the method judges rows, else elements.
         worst_index: flat index of the element that differs most, in the row that does.
         live_argmax, shadow_argmax, live_margin: of that row.
-        live_classes, shadow_classes: of each row, where the output is compared by class or is one integer a row.
-        near_ties: rows whose classes differ, but nearly tie.
+        class_rows: rows by class, where the output is compared by class or is one integer a row.
+        live_classes, shadow_classes: of each row, where class_rows are told and rows are few.
         message: what is wrong with shape, datatype or presence.
     """
 
@@ -78,9 +89,9 @@ class OutputDivergence:
     live_argmax: int | None = None
     shadow_argmax: int | None = None
     live_margin: float | None = None
+    class_rows: tuple[ClassRows, ...] = ()
     live_classes: tuple[int, ...] = ()
     shadow_classes: tuple[int, ...] = ()
-    near_ties: tuple[int, ...] = ()
     message: str = ""
 
 
@@ -97,3 +108,11 @@ class PairDivergence:
         """Orders pairs from the best to the worst: by result, then distance, then the largest difference."""
         distance, max_abs = (self.decider.distance, self.decider.max_abs or 0.0) if self.decider else (0.0, 0.0)
         return (self.result.severity, distance, max_abs)
+
+    def without_rows(self) -> PairDivergence:
+        """For whoever keeps it for a while: nothing that grows with the rows of an answer."""
+        if not any(output.class_rows for output in self.outputs):
+            return self
+        outputs = [replace(each, class_rows=(), live_classes=(), shadow_classes=()) for each in self.outputs]
+        decider = next((bare for bare, each in zip(outputs, self.outputs, strict=True) if each is self.decider), None)
+        return PairDivergence(self.result, tuple(outputs), decider)

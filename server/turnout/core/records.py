@@ -146,10 +146,11 @@ def _of_summary(report: ShadowReport) -> Iterator[tuple[str, str | int | float |
     for prefix, agreement in (("", summary.recent), ("total.", summary.total)):
         yield f"{prefix}pair.count", agreement.pair_count
         yield f"{prefix}agreement.rate", agreement.rate
-        yield f"{prefix}agreement.low", agreement.low
-        yield f"{prefix}agreement.high", agreement.high
         yield f"{prefix}noise.count", agreement.noise_pair_count
         yield f"{prefix}noise.rate", agreement.noise_rate
+    yield "total.distinct.count", summary.total.distinct_count
+    yield "total.agreement.low", summary.total.low
+    yield "total.agreement.high", summary.total.high
     yield "verdict", summary.verdict.value
     yield "duration.ratio.p50", summary.recent.latency_p50
     yield "duration.ratio.p99", summary.recent.latency_p99

@@ -13,12 +13,14 @@ from turnout.core.gates import Verdict
 from turnout.core.pairs import PairDivergence
 from turnout.core.tally import CLASSES_MAX, OTHER
 
+ROWS_MAX = 1_000_000  # 16 MB of references to integers, most of them shared
+
 
 class Learned(Enum):
     """What became of a label."""
 
     SCORED = "scored"
-    UNKNOWN = "unknown"  # no such inference id any more, or its answer has no classes in this output
+    UNKNOWN = "unknown"  # no such inference id any more, or this output of it has no classes, or too many rows
     DUPLICATE = "duplicate"  # this output of it has a label already, which stays
 
 
@@ -51,6 +53,10 @@ class _Entry:
 
     classes: dict[str, tuple[tuple[int, ...], tuple[int, ...]] | None]
 
+    @property
+    def rows(self) -> int:
+        return sum(len(sides[0]) for sides in self.classes.values() if sides is not None)
+
 
 @dataclass(slots=True)
 class _Scores:
@@ -67,10 +73,17 @@ class _Scores:
 
 
 class References:
-    """The answers of the last `entries_max` pairs of one shadow, and how they fared where labels came."""
+    """The answers of the last pairs of one shadow, and how they fared where labels came.
 
-    def __init__(self, entries_max: int) -> None:
+    Args:
+        entries_max: pairs that are remembered.
+        rows_max: of all outputs of these pairs together.
+    """
+
+    def __init__(self, entries_max: int, rows_max: int = ROWS_MAX) -> None:
         self._entries_max = entries_max
+        self._rows_max = rows_max
+        self._rows = 0
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._scores: dict[str, _Scores] = {}
 
@@ -82,10 +95,12 @@ class References:
         classes = {each.name: (each.live_classes, each.shadow_classes) for each in pair.outputs if each.live_classes}
         if not classes:
             return
-        self._entries.pop(inference_id, None)
-        self._entries[inference_id] = _Entry(dict(classes))
-        if len(self._entries) > self._entries_max:
-            self._entries.popitem(last=False)
+        if (known := self._entries.pop(inference_id, None)) is not None:
+            self._rows -= known.rows
+        self._entries[inference_id] = entry = _Entry(dict(classes))
+        self._rows += entry.rows
+        while len(self._entries) > self._entries_max or self._rows > self._rows_max:
+            self._rows -= self._entries.popitem(last=False)[1].rows
 
     def learn(self, inference_id: str, output: str, label: int | Sequence[int]) -> Learned:
         """Score both answers by the right class: the value of a label output, the place of the largest score of others.
@@ -108,6 +123,7 @@ class References:
                 f"{len(classes[0])} row(s): send one for each row"
             )
         entry.classes[output] = None
+        self._rows -= len(classes[0])
         scores = self._scores.setdefault(output, _Scores())
         for right, live, shadow in zip(labels, *classes, strict=True):
             scores.count(right, live, shadow)

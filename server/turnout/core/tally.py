@@ -1,25 +1,26 @@
-"""Counters over compared pairs: by result, by output and by class. They add up, so slices of time and replicas can be
-merged; what is kept of single pairs is the few worst."""
+"""Counters over compared pairs: by result, by output and by class. Those by result add up, so that slices of time can
+be merged; what is kept of single pairs is the few worst."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
-from turnout.core.evidence import agreement_interval
-from turnout.core.pairs import OutputDivergence, PairDivergence, Result
+import numpy as np
+
+from turnout.core.pairs import ClassRows, OutputDivergence, PairDivergence, Result
 from turnout.core.sketch import Sketch
+from turnout_wire.tensors import Array
 
 CLASSES_MAX = 64  # of an output, the first that are seen; the rest is OTHER
+CONFUSIONS_MAX = 64  # that are told, of all outputs together
 WORST_MAX = 5
 OTHER = "_OTHER"
 _RATIO = 1000  # ratios are kept in thousandths, because sketches hold integers
 _MEASURES = ("distance", "max_abs", "max_rel", "cosine", "js", "top1", "topk", "rank")
 _EQUAL = PairDivergence(Result.MATCH).severity
-
-ClassNames = dict[str, dict[int, str]]  # of each output, the classes that are told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class ClassAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Rows where the classes differ, and do not nearly tie. Two classes that are both OTHER may differ, too."""
+    """Rows where the classes differ, and do not nearly tie. Two classes that differ may both be OTHER."""
 
     output: str
     live_class: str
@@ -76,26 +77,32 @@ class Agreement:
 
     Attributes:
         pair_count, rows: pairs, and rows of the outputs that are compared by class.
-        rate: of agreeing pairs; None without any. `low` and `high` hold at any moment.
+        rate: of agreeing pairs; None without any.
         noise_rate: of the live revision's disagreement with itself; None without any.
+        worst: the worst first, WORST_MAX at most.
         latency_p50, latency_p99: the shadow's time over the live one's; None without any.
+        low, high: the rate's interval, by the `distinct_count` pairs of different inputs. It holds at every moment of
+            looking at all pairs since a beginning; of a slice of time nothing is claimed.
+        outputs, by_class: of all that was counted; of a slice of time not told.
+        confusions: as these; the CONFUSIONS_MAX most frequent, the most frequent first.
     """
 
     pair_count: int
     bad_count: int
     rate: float | None
-    low: float
-    high: float
     noise_pair_count: int
     noise_bad_count: int
     noise_rate: float | None
     results: Mapping[Result, int]
-    outputs: tuple[OutputSummary, ...]
-    by_class: tuple[ClassAgreement, ...]
-    confusions: tuple[Confusion, ...]
     worst: tuple[WorstPair, ...]
     latency_p50: float | None
     latency_p99: float | None
+    distinct_count: int = 0
+    low: float = 0.0
+    high: float = 1.0
+    outputs: tuple[OutputSummary, ...] = ()
+    by_class: tuple[ClassAgreement, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
 
 
 @dataclass(slots=True)
@@ -111,24 +118,34 @@ class _Sum:
         self.low = min(self.low, value)
         self.high = max(self.high, value)
 
-    def merge(self, other: _Sum) -> None:
-        self.n += other.n
-        self.total += other.total
-        self.low = min(self.low, other.low)
-        self.high = max(self.high, other.high)
+
+@dataclass(slots=True)
+class _ClassTally:
+    """Rows of one live class."""
+
+    rows: int = 0
+    agreeing: int = 0
+    near_ties: int = 0
+
+
+def _no_confusions() -> Array:
+    return np.zeros((CLASSES_MAX + 1, CLASSES_MAX + 1), np.int64)
 
 
 @dataclass(slots=True)
 class _OutputTally:
-    """`classes`: rows by live class, shadow class and whether they nearly tie."""
+    """`places`: of the classes that are told apart; OTHER has the last. `confusions`: rows, by the places of live and
+    shadow class; a table, because it is searched in each summary."""
 
     pairs: int = 0
     bad: int = 0
     nonfinite: int = 0
     sums: dict[str, _Sum] = field(default_factory=dict)
-    classes: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    places: dict[int, int] = field(default_factory=dict)
+    classes: dict[int, _ClassTally] = field(default_factory=dict)
+    confusions: Array = field(default_factory=_no_confusions)
 
-    def add(self, output: OutputDivergence, names: dict[int, str]) -> None:
+    def add(self, output: OutputDivergence) -> None:
         self.pairs += 1
         self.bad += output.result.bad
         self.nonfinite += output.live_nonfinite > 0 or output.shadow_nonfinite > 0
@@ -141,62 +158,104 @@ class _OutputTally:
                 if name not in sums:
                     sums[name] = _Sum()
                 sums[name].add(value)
-        ties = frozenset(output.near_ties)
-        for row, (live, shadow) in enumerate(zip(output.live_classes, output.shadow_classes, strict=True)):
-            self.classes[_named(names, live), _named(names, shadow), row in ties] += 1
+        for each in output.class_rows:
+            self._add_rows(each)
 
-    def merge(self, other: _OutputTally) -> None:
-        self.pairs += other.pairs
-        self.bad += other.bad
-        self.nonfinite += other.nonfinite
-        for name, sum_ in other.sums.items():
-            self.sums.setdefault(name, _Sum()).merge(sum_)
-        self.classes.update(other.classes)
+    def _add_rows(self, each: ClassRows) -> None:
+        live, shadow = self._place(each.live), self._place(each.shadow)
+        if live not in self.classes:
+            self.classes[live] = _ClassTally()
+        found = self.classes[live]
+        found.rows += each.rows
+        if each.result is Result.MATCH:
+            found.agreeing += each.rows
+        elif each.result is Result.NEAR_TIE:
+            found.near_ties += each.rows
+        else:
+            self.confusions[live, shadow] += each.rows
+
+    def _place(self, number: int | None) -> int:
+        """Of the first CLASSES_MAX one for each, else that of OTHER."""
+        if number is None:
+            return CLASSES_MAX
+        if number not in self.places:
+            if len(self.places) >= CLASSES_MAX:
+                return CLASSES_MAX
+            self.places[number] = len(self.places)
+        return self.places[number]
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """By place."""
+        return {CLASSES_MAX: OTHER} | {place: str(number) for number, place in self.places.items()}
 
     def told(self, name: str) -> OutputSummary:
         measures = {measure: Spread(each.total / each.n, each.low, each.high) for measure, each in self.sums.items()}
         return OutputSummary(name, self.pairs, self.bad, self.nonfinite, measures)
 
     def by_class(self, name: str) -> list[ClassAgreement]:
-        rows: Counter[str] = Counter()
-        agreeing: Counter[str] = Counter()
-        near: Counter[str] = Counter()
-        for (live, shadow, tie), count in self.classes.items():
-            rows[live] += count
-            near[live] += count if tie else 0
-            agreeing[live] += count if live == shadow and not tie else 0
-        return [ClassAgreement(name, each, rows[each], agreeing[each], near[each]) for each in sorted(rows, key=_order)]
-
-    def confusions(self, name: str) -> list[Confusion]:
-        """The most frequent first."""
-        return [
-            Confusion(name, live, shadow, count)
-            for (live, shadow, tie), count in self.classes.most_common()
-            if live != shadow and not tie
+        """By number, OTHER last."""
+        found = [
+            (number, self.classes[place]) for number, place in sorted(self.places.items()) if place in self.classes
         ]
+        told = [ClassAgreement(name, str(number), each.rows, each.agreeing, each.near_ties) for number, each in found]
+        if (each := self.classes.get(CLASSES_MAX)) is not None:
+            told.append(ClassAgreement(name, OTHER, each.rows, each.agreeing, each.near_ties))
+        return told
+
+
+class OutputTallies:
+    """Counters of one shadow, by output."""
+
+    __slots__ = ("_outputs",)
+
+    def __init__(self) -> None:
+        self._outputs: dict[str, _OutputTally] = {}
+
+    def add(self, pair: PairDivergence) -> None:
+        for output in pair.outputs:
+            self._outputs.setdefault(output.name, _OutputTally()).add(output)
+
+    def told(self, agreement: Agreement) -> Agreement:
+        """With what is counted by output."""
+        outputs = self._outputs.items()
+        return replace(
+            agreement,
+            outputs=tuple(tally.told(name) for name, tally in outputs),
+            by_class=tuple(each for name, tally in outputs for each in tally.by_class(name)),
+            confusions=tuple(self._confusions()),
+        )
+
+    def _confusions(self) -> Iterator[Confusion]:
+        if not self._outputs:
+            return
+        rows = np.stack([tally.confusions for tally in self._outputs.values()])
+        most = rows.argpartition(-CONFUSIONS_MAX, None)[-CONFUSIONS_MAX:]
+        most = most[(-rows.ravel()[most]).argsort(kind="stable")]
+        names = [(name, tally.class_names) for name, tally in self._outputs.items()]
+        for output, live, shadow in zip(*np.unravel_index(most, rows.shape), strict=True):
+            if count := rows.item(output, live, shadow):
+                name, classes = names[output]
+                yield Confusion(name, classes[live], classes[shadow], count)
 
 
 class Tally:
-    """Counters of one shadow over some time."""
+    """Counters of one shadow over some time, by result."""
 
-    __slots__ = ("noise", "noise_bad", "outputs", "ratios", "results", "worst")
+    __slots__ = ("noise", "noise_bad", "ratios", "results", "worst")
 
     def __init__(self) -> None:
         self.results: Counter[Result] = Counter()
         self.noise = 0
         self.noise_bad = 0
-        self.outputs: dict[str, _OutputTally] = {}
         self.worst: list[WorstPair] = []
         self.ratios = Sketch()
 
-    def add(self, inference_id: str, pair: PairDivergence, names: ClassNames) -> None:
+    def add(self, inference_id: str, pair: PairDivergence) -> None:
         """Count a pair of two revisions."""
         self.results[pair.result] += 1
-        for output in pair.outputs:
-            tally = self.outputs.setdefault(output.name, _OutputTally())
-            tally.add(output, names.setdefault(output.name, {}))
         if pair.result.comparable and pair.severity > _EQUAL:
-            self._keep_worst([WorstPair(inference_id, pair)])
+            self._keep_worst([WorstPair(inference_id, pair.without_rows())])
 
     def add_noise(self, pair: PairDivergence) -> None:
         """Count a pair of the live revision with itself."""
@@ -210,8 +269,6 @@ class Tally:
         self.results.update(other.results)
         self.noise += other.noise
         self.noise_bad += other.noise_bad
-        for name, tally in other.outputs.items():
-            self.outputs.setdefault(name, _OutputTally()).merge(tally)
         self._keep_worst(other.worst)
         self.ratios = self.ratios.merged(other.ratios)
 
@@ -227,22 +284,16 @@ class Tally:
     def bad(self) -> int:
         return sum(count for result, count in self.results.items() if result.bad)
 
-    def told(self, alpha: float) -> Agreement:
+    def told(self) -> Agreement:
         pairs, bad = self.pairs, self.bad
-        low, high = agreement_interval(bad, pairs, alpha)
         return Agreement(
             pair_count=pairs,
             bad_count=bad,
             rate=1 - bad / pairs if pairs else None,
-            low=low,
-            high=high,
             noise_pair_count=self.noise,
             noise_bad_count=self.noise_bad,
             noise_rate=self.noise_bad / self.noise if self.noise else None,
             results=dict(self.results),
-            outputs=tuple(tally.told(name) for name, tally in self.outputs.items()),
-            by_class=tuple(each for name, tally in self.outputs.items() for each in tally.by_class(name)),
-            confusions=tuple(each for name, tally in self.outputs.items() for each in tally.confusions(name)),
             worst=tuple(self.worst),
             latency_p50=self._ratio(0.5),
             latency_p99=self._ratio(0.99),
@@ -251,17 +302,3 @@ class Tally:
     def _ratio(self, share: float) -> float | None:
         value = self.ratios.quantile(share)
         return None if value is None else value / _RATIO
-
-
-def _named(names: dict[int, str], number: int) -> str:
-    """A class as it is told: of the first CLASSES_MAX its number, else OTHER."""
-    if number not in names:
-        if len(names) >= CLASSES_MAX:
-            return OTHER
-        names[number] = str(number)
-    return names[number]
-
-
-def _order(name: str) -> tuple[bool, int]:
-    """By number, OTHER last."""
-    return (True, 0) if name == OTHER else (False, int(name))

@@ -167,14 +167,14 @@ class Shadowing:
         now_ns = self._now_ns()
         self._account.compared(pair, divergence)
         if noise:
-            self._window.observe_noise(divergence, now_ns)
+            self._window.observe_noise(digest, divergence, now_ns)
         else:
             inference_id = pair.copy.request.inference_id
-            self._window.observe(inference_id, divergence, now_ns)
+            self._window.observe(inference_id, digest, divergence, now_ns)
             self._references.remember(inference_id, divergence)
             if pair.copy.live.duration_ns and pair.shadow.duration_ns:
                 self._window.observe_latency(pair.copy.live.duration_ns, pair.shadow.duration_ns, now_ns)
-        self._told(Compared(pair, divergence, digest, now_ns))
+        self._told(Compared(pair, divergence.without_rows(), digest, now_ns))
 
 
 def _classes(label: str, rows: int, places: Mapping[str, int]) -> list[int]:

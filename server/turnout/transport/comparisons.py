@@ -22,7 +22,6 @@ from turnout.transport.status import STATUS, Context
 from turnout_wire.gen import feedback_pb2
 from turnout_wire.gen import slots_pb2 as pb
 
-_CONFUSIONS_MAX = 64
 _FEEDBACK_MAX = 1000
 _ID_CHARACTERS_MAX = 4096
 _LABEL_CHARACTERS_MAX = 65_536
@@ -169,7 +168,7 @@ def summary(report: ShadowReport) -> pb.ShadowSummary:
                 shadow_class=_named(report, c.output, c.shadow_class),
                 count=c.rows,
             )
-            for c in sorted(total.confusions, key=lambda c: -c.rows)[:_CONFUSIONS_MAX]
+            for c in total.confusions
         ],
         dropped={reason.value: count for reason, count in report.dropped.items()},
         worst_pairs=[_worst(report, pair) for pair in recent.worst],
@@ -188,6 +187,7 @@ def _agreement(agreement: Agreement) -> pb.Agreement:
         high=agreement.high,
         noise_pair_count=agreement.noise_pair_count,
         noise_rate=agreement.noise_rate or 0.0,
+        distinct_count=agreement.distinct_count,
     )
 
 

@@ -741,20 +741,22 @@ class ShadowSummary(_message.Message):
     def __init__(self, model: _Optional[str] = ..., live_slot: _Optional[str] = ..., live_revision: _Optional[_Union[Revision, _Mapping]] = ..., shadow_slot: _Optional[str] = ..., shadow_revision: _Optional[_Union[Revision, _Mapping]] = ..., window_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., window_end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., window: _Optional[_Union[Agreement, _Mapping]] = ..., total: _Optional[_Union[Agreement, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., classes: _Optional[_Iterable[_Union[ClassAgreement, _Mapping]]] = ..., confusions: _Optional[_Iterable[_Union[Confusion, _Mapping]]] = ..., dropped: _Optional[_Mapping[str, int]] = ..., worst_pairs: _Optional[_Iterable[_Union[WorstPair, _Mapping]]] = ..., latency_ratio_p50: _Optional[float] = ..., latency_ratio_p99: _Optional[float] = ..., reference: _Optional[_Union[ReferenceScore, _Mapping]] = ...) -> None: ...
 
 class Agreement(_message.Message):
-    __slots__ = ("pair_count", "rate", "low", "high", "noise_pair_count", "noise_rate")
+    __slots__ = ("pair_count", "rate", "low", "high", "noise_pair_count", "noise_rate", "distinct_count")
     PAIR_COUNT_FIELD_NUMBER: _ClassVar[int]
     RATE_FIELD_NUMBER: _ClassVar[int]
     LOW_FIELD_NUMBER: _ClassVar[int]
     HIGH_FIELD_NUMBER: _ClassVar[int]
     NOISE_PAIR_COUNT_FIELD_NUMBER: _ClassVar[int]
     NOISE_RATE_FIELD_NUMBER: _ClassVar[int]
+    DISTINCT_COUNT_FIELD_NUMBER: _ClassVar[int]
     pair_count: int
     rate: float
     low: float
     high: float
     noise_pair_count: int
     noise_rate: float
-    def __init__(self, pair_count: _Optional[int] = ..., rate: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., noise_pair_count: _Optional[int] = ..., noise_rate: _Optional[float] = ...) -> None: ...
+    distinct_count: int
+    def __init__(self, pair_count: _Optional[int] = ..., rate: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., noise_pair_count: _Optional[int] = ..., noise_rate: _Optional[float] = ..., distinct_count: _Optional[int] = ...) -> None: ...
 
 class ClassAgreement(_message.Message):
     __slots__ = ("output", "live_class", "row_count", "agreeing_count", "near_tie_count")
