@@ -32,6 +32,7 @@ from turnout.store.journal import SqliteJournal, StateDirectoryError
 from turnout.store.memory_journal import MemoryJournal
 from turnout.telemetry import settings as telemetry_settings
 from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.telemetry.masking import new_mask
 from turnout.telemetry.ops import Ops, start_ops
 from turnout.telemetry.pipeline import Limits, Pipeline, open_pipeline
 from turnout.telemetry.sources import Sources
@@ -51,14 +52,15 @@ _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
 
 
 def start_telemetry(config: Config) -> Pipeline:
-    start_logging(config.log_level, config.log_format)  # so that it takes what the SDK says of its variables
+    mask = new_mask(os.environ, config.otlp_endpoint)
+    start_logging(config.log_level, config.log_format, mask=mask)  # it takes what the SDK says of its variables
     settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
     limits = Limits(config.trace_slow_ms * 10**6 or 1 << 63, config.trace_captures_per_s_max)
     try:
-        pipeline = open_pipeline(settings, limits, config.server_name)
+        pipeline = open_pipeline(settings, limits, config.server_name, mask)
     except ValueError as error:
         raise StartError(str(error)) from None
-    start_logging(config.log_level, config.log_format, pipeline.write_line)
+    start_logging(config.log_level, config.log_format, pipeline.write_line, mask)
     observer = LogObserver()
     for note in settings.notes:
         observer.noticed(note)

@@ -21,14 +21,15 @@ from turnout.core.tracing import TraceContext
 from turnout.runtime.ports import EventLog, Severity
 from turnout.telemetry import names
 from turnout.telemetry.instruments import MODEL, REVISION, SLOT, STATE
+from turnout.telemetry.masking import Mask
 from turnout.telemetry.pipeline import NoEvents, WriteLine
 
 _REPEAT_S = 60.0  # an exporter that fails says so at every attempt
 
 
-def start_logging(level: str, form: str, write_line: WriteLine | None = None) -> None:
+def start_logging(level: str, form: str, write_line: WriteLine | None = None, mask: Mask = str) -> None:
     """Configure the process's logs. `form`: console, json, or auto (console on a terminal). `write_line` is given each
-    line too, but those that are about exporting it."""
+    line too, but those that are about exporting it. `mask`: of what the SDK says."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -45,7 +46,7 @@ def start_logging(level: str, form: str, write_line: WriteLine | None = None) ->
     )
     for name in ("opentelemetry", "urllib3"):
         library = logging.getLogger(name)
-        library.handlers = [_Exporting()]
+        library.handlers = [_Exporting(mask)]
         library.propagate = False
 
 
@@ -66,8 +67,9 @@ class _Exporting(logging.Handler):
     """What the SDK says of its exports, as lines of the log; the same thing once a minute. Never exported itself: where
     exports fail, each would be one more."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Mask) -> None:
         super().__init__(logging.WARNING)
+        self._mask = mask
         self._said_s: dict[tuple[str, int], float] = {}  # by the place in the SDK's source: there are only so many
         self._log = structlog.get_logger()
 
@@ -76,7 +78,8 @@ class _Exporting(logging.Handler):
         if now_s - self._said_s.get(place, -_REPEAT_S) < _REPEAT_S:
             return
         self._said_s[place] = now_s
-        self._log.warning("telemetry is not exported as it should be", what=record.getMessage()[:500], export=False)
+        what = self._mask(record.getMessage())[:500]
+        self._log.warning("telemetry is not exported as it should be", what=what, export=False)
 
 
 class _Sink:
