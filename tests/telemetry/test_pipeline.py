@@ -209,3 +209,22 @@ async def test_what_an_exporter_fails_with_is_masked(written: list[Any], capsys:
     await asyncio.to_thread(pusher.shutdown)
     [line] = shown(capsys)
     assert "Invalid header value" in line["error"] and "TOKEN1" not in line["error"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_does_not_have_what_variables_held(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        credentials = "Bearer" + " TOKEN" + "1"
+        raise KeyError(len(credentials))
+
+    start_logging("info", form)
+    try:
+        try:
+            fail()
+        except KeyError as error:
+            LogObserver().handler_failed("ModelInfer", "e1", error)
+    finally:
+        forget_logging()
+    told = capsys.readouterr().err
+    assert "internal error" in told and "KeyError" in told and "in fail" in told.replace('"name": "', "in ")
+    assert "TOKEN1" not in told

@@ -32,12 +32,17 @@ def start_logging(level: str, form: str, write_line: WriteLine | None = None, ma
     line too, but those that are about exporting it. `mask`: of what the SDK says."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    # Without what variables held: that may be a client's data, or its credentials.
+    as_fields = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    traceback = (
+        structlog.processors.ExceptionRenderer(as_fields) if not console else structlog.processors.format_exc_info
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _Export(write_line),
-            structlog.processors.dict_tracebacks if not console else structlog.processors.ExceptionRenderer(),
+            traceback,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
