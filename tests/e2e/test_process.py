@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import socket
 import struct
@@ -368,6 +370,32 @@ def test_a_model_that_is_being_tried_does_not_outlive_the_server(tmp_path: Path)
         finally:
             started.kill()
     until(lambda: not tried.is_running() or tried.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_the_start_nor_the_stop(slow: Path) -> None:
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(full, b"x" * 512):
+            pass
+    os.set_blocking(full, True)
+    arguments = ("--host=127.0.0.1", "--grpc-port=0", "--drain-delay-s=0")
+    with subprocess.Popen(
+        [*COMMAND, "serve", f"--model-repository={slow}", *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=full,
+        text=True,
+    ) as started:
+        try:
+            assert started.stdout is not None
+            until(lambda: started.stdout.readline().startswith("ready: "), 60)
+            started.send_signal(signal.SIGTERM)
+            assert started.wait(20) == 0
+        finally:
+            started.kill()
+    os.close(unread)
+    os.close(full)
 
 
 def test_strict_refuses_to_start_with_every_reason(tmp_path: Path) -> None:

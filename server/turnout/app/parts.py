@@ -36,6 +36,7 @@ from turnout.telemetry.masking import new_mask
 from turnout.telemetry.ops import Ops, start_ops
 from turnout.telemetry.pipeline import Limits, Pipeline, open_pipeline
 from turnout.telemetry.sources import Sources
+from turnout.telemetry.standard_error import LineWriter
 from turnout.telemetry.transitions import Transitions
 from turnout.transport.calls import CallLimits
 from turnout.transport.catalogue import Catalogue
@@ -51,7 +52,7 @@ _OPEN_BYTES_MAX = 64 << 20
 _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
 
 
-def start_telemetry(config: Config) -> Pipeline:
+def start_telemetry(config: Config, log: LineWriter) -> Pipeline:
     mask = new_mask(os.environ, config.otlp_endpoint)
     start_logging(config.log_level, config.log_format, mask=mask)  # it takes what the SDK says of its variables
     settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
@@ -60,7 +61,7 @@ def start_telemetry(config: Config) -> Pipeline:
         pipeline = open_pipeline(settings, limits, config.server_name, mask)
     except ValueError as error:
         raise StartError(str(error)) from None
-    start_logging(config.log_level, config.log_format, pipeline.write_line, mask)
+    start_logging(config.log_level, config.log_format, pipeline.write_line, mask, log)
     observer = LogObserver()
     for note in settings.notes:
         observer.noticed(note)

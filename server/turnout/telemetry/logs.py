@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import MutableMapping
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
 import structlog
 
@@ -27,9 +27,20 @@ from turnout.telemetry.pipeline import NoEvents, WriteLine
 _REPEAT_S = 60.0  # an exporter that fails says so at every attempt
 
 
-def start_logging(level: str, form: str, write_line: WriteLine | None = None, mask: Mask = str) -> None:
+class Out(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+def start_logging(
+    level: str, form: str, write_line: WriteLine | None = None, mask: Mask = str, out: Out | None = None
+) -> None:
     """Configure the process's logs. `form`: console, json, or auto (console on a terminal). `write_line` is given each
-    line too, but those that are about exporting it. `mask`: of what the SDK says."""
+    line too, but those that are about exporting it. `mask`: of what the SDK says. `out`: standard error by default,
+    which is waited for."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     # Without what variables held: that may be a client's data, or its credentials.
@@ -46,7 +57,7 @@ def start_logging(level: str, form: str, write_line: WriteLine | None = None, ma
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Sink())),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, out or _Sink())),
         cache_logger_on_first_use=True,
     )
     for name in ("opentelemetry", "urllib3"):
