@@ -228,3 +228,21 @@ def test_a_traceback_does_not_have_what_variables_held(form: str, capsys: pytest
     told = capsys.readouterr().err
     assert "internal error" in told and "KeyError" in told and "in fail" in told.replace('"name": "', "in ")
     assert "TOKEN1" not in told
+
+
+def test_of_runs_that_fail_ten_a_second_are_told_and_the_others_counted(
+    written: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_ns = 0
+    observer = LogObserver(clock_ns=lambda: now_ns)
+    for number in range(100):
+        observer.run_failed(REVISION, 1, f"e{number}", ValueError("x"))
+    now_ns = 100_000_000
+    for _ in range(2):
+        observer.run_failed(REVISION, 1, "later", ValueError("x"))
+    now_ns = 200_000_000
+    observer.run_failed(REVISION, 1, "last", ValueError("x"))
+    lines = shown(capsys)
+    assert [line["error_id"] for line in lines] == [f"e{number}" for number in range(10)] + ["later", "last"]
+    assert [line.get("left_out") for line in lines] == [None] * 10 + [90, 1]
+    assert len(written) == len(lines)

@@ -1,4 +1,5 @@
-"""Logs: one line per slot transition and per failed run, on standard error; JSON or console. None per request.
+"""Logs: one line per slot transition and per failed run (up to ten a second), on standard error; JSON or console. None
+per request.
 
 Text from clients is never printed raw: JSON escapes it, and the console renderer prints values as literals. Where logs
 are exported, each line goes there too.
@@ -17,13 +18,14 @@ import structlog
 
 from turnout.core.ids import Revision
 from turnout.core.slots import SlotState
-from turnout.core.tracing import TraceContext
-from turnout.runtime.ports import EventLog, Severity
+from turnout.core.tracing import Allowance, TraceContext
+from turnout.runtime.ports import ClockNs, EventLog, Severity
 from turnout.telemetry import names
 from turnout.telemetry.instruments import MODEL, REVISION, SLOT, STATE
 from turnout.telemetry.masking import Mask
 from turnout.telemetry.pipeline import NoEvents, WriteLine
 
+_FAILURES_PER_S_MAX = 10  # of runs: a model that always fails must not fill the disk
 _REPEAT_S = 60.0  # an exporter that fails says so at every attempt
 
 
@@ -114,9 +116,12 @@ class _Sink:
 class LogObserver:
     """The runtime's Observer, as log lines."""
 
-    def __init__(self, events: EventLog | None = None) -> None:
+    def __init__(self, events: EventLog | None = None, clock_ns: ClockNs = time.monotonic_ns) -> None:
         self._log = structlog.get_logger()
         self._events = events or NoEvents()
+        self._clock_ns = clock_ns
+        self._failures = Allowance(_FAILURES_PER_S_MAX, clock_ns())
+        self._left_out = 0  # of them, already told
 
     def slot_changed(
         self,
@@ -147,7 +152,17 @@ class LogObserver:
     def run_failed(
         self, revision: Revision, rows: int, error_id: str, error: BaseException, trace: TraceContext | None = None
     ) -> None:
-        fields = {"revision": str(revision), "rows": rows, "error_id": error_id, "error": str(error)}
+        if not self._failures.take(self._clock_ns()):
+            return
+        fields: dict[str, str | int] = {
+            "revision": str(revision),
+            "rows": rows,
+            "error_id": error_id,
+            "error": str(error),
+        }
+        if left_out := self._failures.refused - self._left_out:
+            fields["left_out"] = left_out
+            self._left_out = self._failures.refused
         self._log.error("model run failed", **fields, **_ids(trace))
 
     def handler_failed(
