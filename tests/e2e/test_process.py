@@ -249,6 +249,60 @@ def test_used_port(slow: Path) -> None:
     assert ended.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        (
+            ("--grpc-port=18111", "--admin-port=18111", "--admin-host=127.0.0.1"),
+            "port 18111 is asked for twice, on 127.0.0.1 and on 127.0.0.1; choose another --admin-host or "
+            "--admin-port, or use --no-admin",
+        ),
+        (
+            ("--grpc-port=18111", "--ops-port=18111", "--ops-host=0.0.0.0"),
+            "port 18111 is asked for twice, on 127.0.0.1 and on 0.0.0.0; choose another --ops-host or --ops-port, or "
+            "use --no-ops",
+        ),
+    ],
+)
+def test_one_port_for_two_servers(slow: Path, flags: tuple[str, ...], refusal: str) -> None:
+    ended = run("serve", f"--model-repository={slow}", "--host=127.0.0.1", *flags)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"turnout: {refusal}\n")
+
+
+@pytest.mark.parametrize("flag", ["--grpc-port", "--admin-port"])
+def test_a_port_that_is_taken_while_models_load(tmp_path: Path, flag: str) -> None:
+    """Where the admin server runs already, it is stopped, and gRPC has nothing to complain of."""
+    hostile(tmp_path, hostile_models.never_loads)
+    onnx_models.write(tmp_path, "good", onnx_models.NO_BATCH)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    flags = {"--grpc-port": 0} | {flag: port}
+    arguments = [f"{name}={number}" for name, number in flags.items()]
+    with subprocess.Popen(
+        [
+            *COMMAND,
+            "serve",
+            f"--model-repository={tmp_path}",
+            "--preflight-timeout-s=2",
+            "--host=127.0.0.1",
+            *arguments,
+        ],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        try:
+            until(lambda: psutil.Process(started.pid).children())
+            with socket.create_server(("127.0.0.1", port)):
+                stdout, stderr = started.communicate(timeout=60)
+        finally:
+            started.kill()
+    assert (started.returncode, stdout) == (1, "")
+    assert f"cannot listen on 127.0.0.1:{port}" in stderr
+    assert "__del__" not in stderr and "Traceback" not in stderr and "never awaited" not in stderr
+
+
 def test_port_of_another_turnout(slow: Path) -> None:
     """Two servers on one port would share its calls at random."""
     with process(slow) as server:

@@ -167,6 +167,8 @@ async def _run(
         admin_port = await admin_server.start(config.admin_host, config.admin_port) if admin_server else None
         port = await server.start(config.host, config.grpc_port)
     except PortInUse as error:
+        if admin_server is not None:
+            await admin_server.stop(0)  # else gRPC asks a loop that has gone to stop it
         raise StartError(str(error)) from None
     sources.readings.add(CallReadings(server.under_way))
     sources.readings.add(ShadowReadings(shadows))
