@@ -55,9 +55,9 @@ _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
 def start_telemetry(config: Config, log: LineWriter) -> Pipeline:
     mask = new_mask(os.environ, config.otlp_endpoint)
     start_logging(config.log_level, config.log_format, mask=mask)  # it takes what the SDK says of its variables
-    settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
     limits = Limits(config.trace_slow_ms * 10**6 or 1 << 63, config.trace_captures_per_s_max)
     try:
+        settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
         pipeline = open_pipeline(settings, limits, config.server_name, mask)
     except ValueError as error:
         raise StartError(str(error)) from None
