@@ -128,10 +128,14 @@ def test_a_loop_that_has_ended_is_told() -> None:
         OpsServer(loop).on_loop(lambda: "")
 
 
-async def test_what_is_asked_of_the_loop_may_raise() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("of ours"), RuntimeError("of ours"), TimeoutError("of ours")])
+async def test_what_is_asked_of_the_loop_may_raise(error: Exception) -> None:
+    def ask() -> None:
+        raise error
+
     async with ops() as port:
-        with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(port.server.on_loop, lambda: 1 // 0)
+        with pytest.raises(type(error), match="of ours"):
+            await asyncio.to_thread(port.server.on_loop, ask)
 
 
 async def test_a_used_port_cannot_be_listened_on() -> None:

@@ -111,12 +111,13 @@ class OpsServer:
 
         try:
             self._loop.call_soon_threadsafe(run)
-            return answer.result(_LOOP_S_MAX)
         except RuntimeError:
             raise LoopStuck("the event loop has ended") from None
-        except concurrent.futures.TimeoutError:
+        concurrent.futures.wait((answer,), _LOOP_S_MAX)
+        if not answer.done():
             answer.cancel()
-            raise LoopStuck(f"the event loop has not turned for {_LOOP_S_MAX:g} s") from None
+            raise LoopStuck(f"the event loop has not turned for {_LOOP_S_MAX:g} s")
+        return answer.result()
 
     def start(self, pages: Pages, host: str, port: int) -> int:
         """Listen and serve; returns the port, which differs from `port` when that is 0.
