@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
+import os
+import resource
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -160,6 +163,36 @@ async def test_nothing_is_left_after_the_stop() -> None:
     kept.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port.port))
+
+
+@contextmanager
+def descriptors_taken(to: int) -> Iterator[None]:
+    """All below `to`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, to + 100), hard))
+    with contextlib.ExitStack() as taken:
+        while (descriptor := os.dup(2)) < to:
+            taken.callback(os.close, descriptor)
+        os.close(descriptor)
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_descriptors_above_those_of_select() -> None:
+    async with ops() as port:
+        with descriptors_taken(1100):
+            assert (await port.get("/livez"))[0] == 200
+        assert (await port.get("/livez"))[0] == 200
+
+
+async def test_an_end_that_nobody_asked_for_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    async with ops() as port:
+        with socket.create_connection(("127.0.0.1", port.port)):
+            port.server._server.maintenance = None  # not callable
+            await asyncio.to_thread(port.server._thread.join, 20)  # type: ignore[union-attr]
+        assert "the ops port has ended" in "".join(capsys.readouterr())
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port.port))
 
 
 # Clients that are slow, or worse

@@ -11,14 +11,12 @@ import concurrent.futures
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import structlog
-from waitress.channel import HTTPChannel
-from waitress.server import create_server
 
+from turnout.telemetry.connections import Connections
 from turnout.telemetry.exposition import Exposition
 
 T = TypeVar("T")
@@ -93,6 +91,7 @@ class OpsServer:
         self._loop = loop
         self._map: dict[int, Any] = {}  # waitress' sockets
         self._thread: threading.Thread | None = None
+        self._stopping = False
 
     def on_loop(self, ask: Callable[[], T]) -> T:
         """What `ask` returns on the loop thread. Blocks; for other threads.
@@ -132,10 +131,10 @@ class OpsServer:
         # Both say on standard error what a client did, once for each request that it makes.
         for name in ("waitress", "waitress.queue"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._server: Any = create_server(
+        self._server: Any = Connections(
             pages,
-            map=self._map,
-            sockets=[listening],
+            listening,
+            self._map,
             threads=_THREADS,
             connection_limit=_CONNECTIONS_MAX,
             channel_timeout=_REQUEST_S_MAX,
@@ -145,42 +144,34 @@ class OpsServer:
             clear_untrusted_proxy_headers=True,
             ident="turnout",
         )
-        self._server.channel_class = _Channel
-        self._thread = threading.Thread(target=self._server.run, name="ops", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ops", daemon=True)
         self._thread.start()
         return int(listening.getsockname()[1])
 
     def stop(self) -> None:
         """Close the port and all connections. Blocks for up to a second."""
         if self._thread is not None:
-            self._server.trigger.pull_trigger(self._close)
-            self._thread.join(_STOP_S_MAX)
+            self._stopping = True
+            if self._thread.is_alive():
+                self._server.trigger.pull_trigger(self._close)
+                self._thread.join(_STOP_S_MAX)
             self._server.task_dispatcher.shutdown(timeout=_STOP_S_MAX)
+
+    def _run(self) -> None:
+        cause: BaseException | None = None
+        try:
+            self._server.run()
+        except BaseException as error:  # noqa: BLE001 - whatever it was, probes and scrapes fail from now on
+            cause = error
+        if not self._stopping:
+            self._close()  # refused is told sooner than unanswered
+            structlog.get_logger().error("the ops port has ended", exc_info=cause)
 
     def _close(self) -> None:
         """On waitress' own thread, which ends when it has no sockets left."""
         for dispatcher in list(self._map.values()):
             dispatcher.close()
         self._map.clear()
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    """A connection. Waitress takes any byte for activity, and would wait for ever for who sends or reads one at a
-    time; here only an answered request is."""
-
-    _since_s = 0.0
-
-    @property
-    def last_activity(self) -> float:
-        return self._since_s
-
-    @last_activity.setter
-    def last_activity(self, now_s: float) -> None:
-        self._since_s = self._since_s or now_s
-
-    def service(self) -> None:
-        super().service()
-        self._since_s = time.time()
 
 
 def _probe(why_not: str) -> tuple[str, bytes]:
