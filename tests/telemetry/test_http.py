@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import os
 import resource
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+from waitress import wasyncore
 
 from turnout.telemetry import http as ops_http
 from turnout.telemetry import instruments as i
@@ -183,6 +185,26 @@ async def test_descriptors_above_those_of_select() -> None:
         with descriptors_taken(1100):
             assert (await port.get("/livez"))[0] == 200
         assert (await port.get("/livez"))[0] == 200
+
+
+async def test_connections_that_cannot_be_accepted_take_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    def accept(_: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async with ops() as port:
+        with monkeypatch.context() as patched:
+            patched.setattr(wasyncore.dispatcher, "accept", accept)
+            waiting = socket.create_connection(("127.0.0.1", port.port))
+            started_s = time.monotonic()
+            while tries < 3:
+                await asyncio.to_thread(time.sleep, 0.05)
+            assert tries <= 1 + (time.monotonic() - started_s) / 0.19
+        assert (await port.get("/livez"))[0] == 200
+        waiting.close()
 
 
 async def test_an_end_that_nobody_asked_for_is_logged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+_ACCEPT_PAUSE_S = 0.2  # after an accept that failed, as it does for want of descriptors
 _POLL_S = 1.0
 
 
@@ -31,6 +32,7 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         **settings: Any,
     ) -> None:
         self._sockets = sockets
+        self._accept_at_s = 0.0
         address = (listening.family, listening.type, listening.proto, listening.getsockname())
         super().__init__(app, sockets, True, listening, sockinfo=address, bind_socket=False, **settings)
         self.channel_class = _Channel
@@ -38,7 +40,19 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def run(self) -> None:
         """Until no socket is left. Not by select(), which raises at the first descriptor above 1023."""
         while self._sockets:
-            wasyncore.loop(timeout=_POLL_S, use_poll=True, map=self._sockets, count=1)
+            pause_s = self._accept_at_s - time.monotonic()
+            wasyncore.loop(timeout=pause_s if pause_s > 0 else _POLL_S, use_poll=True, map=self._sockets, count=1)
+
+    def readable(self) -> bool:
+        return bool(super().readable()) and time.monotonic() >= self._accept_at_s
+
+    def accept(self) -> Any:
+        """A connection that cannot be accepted stays readable: to go on polling for it would take a whole core."""
+        try:
+            return super().accept()
+        except OSError:
+            self._accept_at_s = time.monotonic() + _ACCEPT_PAUSE_S
+            raise
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
