@@ -210,7 +210,7 @@ async def test_connections_that_cannot_be_accepted_take_no_core(monkeypatch: pyt
 async def test_an_end_that_nobody_asked_for_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     async with ops() as port:
         with socket.create_connection(("127.0.0.1", port.port)):
-            port.server._server.maintenance = None  # not callable
+            port.server._server.readable = None  # not callable
             await asyncio.to_thread(port.server._thread.join, 20)  # type: ignore[union-attr]
         assert "the ops port has ended" in "".join(capsys.readouterr())
         with pytest.raises(ConnectionRefusedError):
@@ -250,6 +250,35 @@ async def test_a_request_that_never_ends_is_given_up(drip: bytes) -> None:
             slow.send(b"GET /metrics HTTP/1.1\r\nX-Padding: ")
             assert await asyncio.to_thread(ended, slow, drip)
         assert (await port.get("/livez"))[0] == 200
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_sends_requests_and_reads_no_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_http, "_LOOP_S_MAX", 1.0)
+    monkeypatch.setattr(ops_http, "_CONNECTIONS_MAX", 8)
+    async with ops() as port:
+        port.why_not = "x" * 4_000_000  # more than sockets hold
+        greedy = [socket.create_connection(("127.0.0.1", port.port)) for _ in range(8)]
+        for connection in greedy:
+            connection.send(b"GET /readyz HTTP/1.1\r\n\r\n" * 30)
+        assert (await port.get("/livez"))[0] == 200
+        for connection in greedy:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "version", ["HTTP/1.1", "HTTP/1.1\r\nConnection: keep-alive", "HTTP/1.0\r\nConnection: keep-alive"]
+)
+async def test_a_connection_has_one_answer(version: str) -> None:
+    async with ops() as port:
+        with socket.create_connection(("127.0.0.1", port.port), timeout=20) as asking:
+            asking.send(f"GET /livez {version}\r\n\r\n".encode() * 2)
+            answer = await asyncio.to_thread(_all_of, asking)
+        assert answer.count("HTTP/1.") == answer.count("Connection: close") == 1
+
+
+def _all_of(connection: socket.socket) -> str:
+    return b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
 
 
 async def test_long_headers_and_bodies_are_refused() -> None:

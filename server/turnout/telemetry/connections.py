@@ -1,4 +1,4 @@
-"""Waitress made to bear hostile clients."""
+"""Waitress made to bear hostile clients: connections that end in time whatever a client does, one request on each."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     Args:
         sockets: of all of it, the listening one among them; emptied when `run` has ended.
+        request_s_max: to send a request, from the connection on.
+        answer_s_max: to be served and to take the answer, after that.
         settings: as waitress has them.
     """
 
@@ -29,9 +31,13 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         app: WsgiApp,
         listening: socket.socket,
         sockets: dict[int, Any],
+        request_s_max: float,
+        answer_s_max: float,
         **settings: Any,
     ) -> None:
         self._sockets = sockets
+        self._request_s_max = request_s_max
+        self._answer_s_max = answer_s_max
         self._accept_at_s = 0.0
         address = (listening.family, listening.type, listening.proto, listening.getsockname())
         super().__init__(app, sockets, True, listening, sockinfo=address, bind_socket=False, **settings)
@@ -40,6 +46,7 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def run(self) -> None:
         """Until no socket is left. Not by select(), which raises at the first descriptor above 1023."""
         while self._sockets:
+            self._cut_off()
             pause_s = self._accept_at_s - time.monotonic()
             wasyncore.loop(timeout=pause_s if pause_s > 0 else _POLL_S, use_poll=True, map=self._sockets, count=1)
 
@@ -54,21 +61,26 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._accept_at_s = time.monotonic() + _ACCEPT_PAUSE_S
             raise
 
+    def maintenance(self, now: float) -> None:
+        """Not here: it comes between listing descriptors and polling them, and one that is closed now may be a new
+        connection's by then."""
+
+    def _cut_off(self) -> None:
+        """Waitress' own maintenance waits for who does not read, and spares who has more requests."""
+        now_s = time.monotonic()
+        for channel in list(self.active_channels.values()):
+            answering = channel.requests or channel.total_outbufs_len
+            if now_s - channel.since_s > self._request_s_max + (self._answer_s_max if answering else 0):
+                channel.handle_close()
+
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection. Waitress takes any byte for activity, and would wait for ever for who sends or reads one at a
-    time; here only an answered request is."""
+    """A connection, closed after one answer: whoever sends more requests at once has them dropped."""
 
-    _since_s = 0.0
-
-    @property
-    def last_activity(self) -> float:
-        return self._since_s
-
-    @last_activity.setter
-    def last_activity(self, now_s: float) -> None:
-        self._since_s = self._since_s or now_s
+    def __init__(self, *args: Any, **named: Any) -> None:
+        self.since_s = time.monotonic()
+        super().__init__(*args, **named)
 
     def service(self) -> None:
+        self.requests[0].headers["CONNECTION"] = "close"
         super().service()
-        self._since_s = time.time()

@@ -23,7 +23,7 @@ T = TypeVar("T")
 _LOOP_S_MAX = 5.0  # then the loop counts as stuck; probes give up earlier as they are usually set
 _CONNECTIONS_MAX = 64
 _THREADS = 4
-_REQUEST_S_MAX = 10  # to send a request, or to take an answer; an idle connection has as long
+_REQUEST_S_MAX = 10.0  # to send a request; there are _LOOP_S_MAX more to be answered and to take it
 _HEADER_BYTES_MAX = 8192
 _BODY_BYTES_MAX = 1024  # nobody has reason to send one
 _STOP_S_MAX = 1.0
@@ -135,9 +135,10 @@ class OpsServer:
             pages,
             listening,
             self._map,
+            _REQUEST_S_MAX,
+            _LOOP_S_MAX,
             threads=_THREADS,
             connection_limit=_CONNECTIONS_MAX,
-            channel_timeout=_REQUEST_S_MAX,
             cleanup_interval=1,
             max_request_header_size=_HEADER_BYTES_MAX,
             max_request_body_size=_BODY_BYTES_MAX,
@@ -169,6 +170,8 @@ class OpsServer:
 
     def _close(self) -> None:
         """On waitress' own thread, which ends when it has no sockets left."""
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()  # with what it has not sent yet
         for dispatcher in list(self._map.values()):
             dispatcher.close()
         self._map.clear()
