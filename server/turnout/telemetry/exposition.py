@@ -27,6 +27,8 @@ from turnout.telemetry.instruments import Instrument, Kind
 from turnout.telemetry.readings import Attributes, Distribution, Reading, Value
 
 _KEPT_NS = 1_000_000_000  # whoever asks more often than that is given the same again
+_ASKERS_MAX = 2  # of the threads that answer: the others are for probes
+_WAIT_S_MAX = 5.0
 _GZIP_LEVEL = 4
 _OPENMETRICS = "application/openmetrics-text"  # with exemplars; who does not name it gets the older text format
 _UNITS = {"s": "seconds", "By": "bytes"}
@@ -44,8 +46,13 @@ class Page:
     compressed: bool
 
 
+class Busy(Exception):
+    """Others are being served."""
+
+
 class Exposition(Collector):
     """Makes pages, one at a time and at most one a second of each format, however many ask. Any thread may call it.
+    Two wait at most, so that other threads stay free.
 
     Args:
         collect: every reading as it is now; it may raise, as `page` then does.
@@ -64,18 +71,37 @@ class Exposition(Collector):
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
         self._about = about
+        self._askers = threading.BoundedSemaphore(_ASKERS_MAX)
         self._lock = threading.Lock()
         self._pages: dict[tuple[bool, bool], tuple[int, Page]] = {}  # OpenMetrics or not, compressed or not
 
     def page(self, accept: str, accept_encoding: str) -> Page:
-        """By the headers of the request. Raises what `collect` raises."""
+        """By the headers of the request. Raises what `collect` raises.
+
+        Raises:
+            Busy: two others wait for a page, or the one before was not ready in time.
+        """
         key = (_OPENMETRICS in accept, gzip_accepted(accept_encoding))
-        with self._lock:
-            made_ns, page = self._pages.get(key, (0, None))
-            if page is None or self._clock_ns() - made_ns >= _KEPT_NS:
-                page = self._make(*key)
-                self._pages[key] = (self._clock_ns(), page)
-            return page
+        if (kept := self._kept(key)) is not None:
+            return kept
+        if not self._askers.acquire(blocking=False):
+            raise Busy(f"{_ASKERS_MAX} scrapes are being answered; ask again in a moment")
+        try:
+            if not self._lock.acquire(timeout=_WAIT_S_MAX):
+                raise Busy(f"another scrape has been under way for {_WAIT_S_MAX:g} s; ask again in a moment")
+            try:
+                if (kept := self._kept(key)) is None:
+                    kept = self._make(*key)
+                    self._pages[key] = (self._clock_ns(), kept)
+                return kept
+            finally:
+                self._lock.release()
+        finally:
+            self._askers.release()
+
+    def _kept(self, key: tuple[bool, bool]) -> Page | None:
+        made_ns, page = self._pages.get(key, (0, None))
+        return page if self._clock_ns() - made_ns < _KEPT_NS else None
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""

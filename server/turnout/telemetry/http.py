@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import structlog
 
 from turnout.telemetry.connections import Connections
-from turnout.telemetry.exposition import Exposition
+from turnout.telemetry.exposition import Busy, Exposition
 
 T = TypeVar("T")
 _LOOP_S_MAX = 5.0  # then the loop counts as stuck; probes give up earlier as they are usually set
 _CONNECTIONS_MAX = 64
-_THREADS = 4
+_THREADS = 4  # two of them may be making metrics at once
 _REQUEST_S_MAX = 10.0  # to send a request; there are _LOOP_S_MAX more to be answered and to take it
 _HEADER_BYTES_MAX = 8192
 _BODY_BYTES_MAX = 1024  # nobody has reason to send one
@@ -77,7 +77,7 @@ class Pages:
                     return "200 OK", page.body
                 case _:
                     return "404 Not Found", b"there are /livez, /readyz and /metrics\n"
-        except LoopStuck as error:
+        except (LoopStuck, Busy) as error:
             return _probe(str(error))
         except Exception as error:  # noqa: BLE001 - our own fault; its text is for the log alone
             structlog.get_logger().error("internal error", method=environ["PATH_INFO"][:80], exc_info=error)
