@@ -211,10 +211,11 @@ async def test_connections_that_cannot_be_accepted_take_no_core(monkeypatch: pyt
         waiting.close()
 
 
-async def test_an_end_that_nobody_asked_for_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("broken", ["readable", "handle_accept"])
+async def test_an_end_that_nobody_asked_for_is_logged(broken: str, capsys: pytest.CaptureFixture[str]) -> None:
     async with ops() as port:
+        setattr(port.server._server, broken, None)  # not callable
         with socket.create_connection(("127.0.0.1", port.port)):
-            port.server._server.readable = None  # not callable
             await asyncio.to_thread(port.server._thread.join, 20)  # type: ignore[union-attr]
         assert "the ops port has ended" in "".join(capsys.readouterr())
         with pytest.raises(ConnectionRefusedError):

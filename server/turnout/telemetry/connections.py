@@ -20,7 +20,7 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """Takes connections and serves them.
 
     Args:
-        sockets: of all of it, the listening one among them; emptied when `run` has ended.
+        sockets: of all of it, the listening one among them.
         request_s_max: to send a request, from the connection on.
         answer_s_max: to be served and to take the answer, after that.
         settings: as waitress has them.
@@ -39,16 +39,23 @@ class Connections(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._request_s_max = request_s_max
         self._answer_s_max = answer_s_max
         self._accept_at_s = 0.0
+        self._ending = False
         address = (listening.family, listening.type, listening.proto, listening.getsockname())
         super().__init__(app, sockets, True, listening, sockinfo=address, bind_socket=False, **settings)
         self.channel_class = _Channel
 
     def run(self) -> None:
-        """Until no socket is left. Not by select(), which raises at the first descriptor above 1023."""
-        while self._sockets:
+        """Until `end`, or an error that closes the listening socket. Not by select(), which raises at
+        the first descriptor above 1023."""
+        while self.accepting and not self._ending:
             self._cut_off()
             pause_s = self._accept_at_s - time.monotonic()
             wasyncore.loop(timeout=pause_s if pause_s > 0 else _POLL_S, use_poll=True, map=self._sockets, count=1)
+
+    def end(self) -> None:
+        """Any thread may ask for it. The sockets stay open."""
+        self._ending = True
+        self.pull_trigger()
 
     def readable(self) -> bool:
         return bool(super().readable()) and time.monotonic() >= self._accept_at_s

@@ -150,13 +150,14 @@ class OpsServer:
         return int(listening.getsockname()[1])
 
     def stop(self) -> None:
-        """Close the port and all connections. Blocks for up to a second."""
-        if self._thread is not None:
-            self._stopping = True
-            if self._thread.is_alive():
-                self._server.trigger.pull_trigger(self._close)
-                self._thread.join(_STOP_S_MAX)
-            self._server.task_dispatcher.shutdown(timeout=_STOP_S_MAX)
+        """Close the port and all connections. Blocks for two seconds at most."""
+        if self._thread is None:
+            return
+        self._stopping = True
+        if self._thread.is_alive():
+            self._server.end()
+            self._thread.join(_STOP_S_MAX)
+        self._close()
 
     def _run(self) -> None:
         cause: BaseException | None = None
@@ -165,13 +166,14 @@ class OpsServer:
         except BaseException as error:  # noqa: BLE001 - whatever it was, probes and scrapes fail from now on
             cause = error
         if not self._stopping:
-            self._close()  # refused is told sooner than unanswered
             structlog.get_logger().error("the ops port has ended", exc_info=cause)
+            self._close()  # refused is told sooner than unanswered
 
     def _close(self) -> None:
-        """On waitress' own thread, which ends when it has no sockets left."""
+        """Once nobody serves the sockets. Threads that answer pull the trigger, so that it must outlive them."""
         for channel in list(self._server.active_channels.values()):
             channel.handle_close()  # with what it has not sent yet
+        self._server.task_dispatcher.shutdown(timeout=_STOP_S_MAX)
         for dispatcher in list(self._map.values()):
             dispatcher.close()
         self._map.clear()
