@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import ml_dtypes
@@ -16,7 +18,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """One request, answered twice; tensors by name, [rows, ...]. BYTES are numpy strings.
+    """One request, answered twice; tensors by name, [rows, ...]. BYTES are str where they are UTF-8, else bytes.
 
     Attributes:
         about: which model, revisions, slots and inference id, how they were compared and with what result; the names
@@ -46,8 +48,24 @@ def read_capture(path: str | os.PathLike[str]) -> Capture:
         for key in archive.files:
             side, _, name = key.partition(".")
             if side in sides:
-                sides[side][name] = _typed(archive[key], dtypes.get(key, ""))
+                dtype = dtypes.get(key, "")
+                sides[side][name] = _elements(archive, key) if dtype == "BYTES" else _typed(archive[key], dtype)
     return Capture(about, sides["input"], sides["live"], sides["shadow"])
+
+
+def _elements(archive: Mapping[str, npt.NDArray[Any]], key: str) -> npt.NDArray[np.object_]:
+    content, offsets = archive[key].tobytes(), archive[f"offsets.{key}"].tolist()
+    elements = np.empty(len(offsets) - 1, object)
+    for number, (start, end) in enumerate(pairwise(offsets)):
+        elements[number] = _element(content[start:end])
+    return elements.reshape(archive[f"shape.{key}"])
+
+
+def _element(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _typed(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:

@@ -168,6 +168,9 @@ class Config(BaseModel):
     bake_s: Annotated[float, Field(ge=0, le=30 * 24 * 3600)] = Field(
         600, description="how long a swap keeps the old slot ready for a rollback, unless the request says"
     )
+    shadow_total_bytes_max: int = Field(
+        1 << 29, ge=1, description="what the copies of all shadow rules of this server may hold together"
+    )
     shadow_capture_dir: Path | None = Field(
         None,
         description="folder in which the tensors of pairs that differ are kept (see turnout_client.captures); without "

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -458,3 +459,17 @@ def test_a_model_is_read_further_wherever_the_mark_is(before: int) -> None:
     with pytest.raises(LoadError, match="damaged"):
         resolve(b"\xff" * before + b"location", lambda name: memoryview(b""))
     assert resolve(b"\xff" * before + b"locatio", lambda name: memoryview(b"")).files == frozenset()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_model_in_onnx_runtimes_own_format(tmp_path: Path, alone: bool) -> None:
+    """By a path it would be known by its name alone, and the file in memory has none."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.onnx")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    source = write(tmp_path / "source", main_graph("w.bin", 8), {"w.bin": WEIGHTS.tobytes()})
+    ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    backend = OnnxBackend(OnnxOptions(Placement.parse("cpu")), alone=alone)
+    loaded = backend.load(artefact_of(tmp_path / "model.onnx"), Execution())
+    (y,) = loaded.sessions[0].run({"x": np.zeros(4, np.float32)}, ["y"])
+    assert y.tolist() == [2, 3, 4, 5]

@@ -85,6 +85,14 @@ def test_each_row_has_its_label() -> None:
     assert references.scores("label")["2"] == Score(only_live=1)
 
 
+def test_how_many_rows_wait_for_a_label() -> None:
+    references = References(2)
+    references.remember("id", labels([1, 2, 3], [1, 3, 3]))
+    assert [references.rows_of(*at) for at in (("id", "label"), ("id", "raw"), ("other", "label"))] == [3, 0, 0]
+    references.learn("id", "label", [1, 2, 4])
+    assert references.rows_of("id", "label") == 0
+
+
 def test_classes_are_bounded() -> None:
     references = References(200)
     for number in range(100):

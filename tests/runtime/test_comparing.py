@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -124,3 +126,23 @@ def test_the_digest_of_texts() -> None:
 
     assert digest_of(texts(b"a", b"bc")) != digest_of(texts(b"ab", b"c"))
     assert digest_of(texts(b"a")) == digest_of(texts(b"a"))
+    assert digest_of(texts(b"a\0", b"")) != digest_of(texts(b"a", b"\0"))
+    assert digest_of(texts("ä", "\ud800")) == digest_of(texts("ä".encode(), b"\xed\xa0\x80")), "the same on the wire"
+
+
+def test_the_digest_of_many_texts_lets_others_have_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("turnout.runtime.comparing.time.sleep", pauses.append)
+    digest_of({"x": np.full((3, 70_000), b"a", object)})
+    assert pauses == [0, 0, 0]
+
+
+def test_another_process_has_other_digests() -> None:
+    """Whoever reads one cannot try all inputs of a small space: the key is known to the process alone."""
+    program = (
+        "import numpy as np; from turnout.runtime.comparing import digest_of; print(digest_of({'x': np.zeros(1)}))"
+    )
+    command = [sys.executable, "-c", program]
+    other = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    assert len(other) == 16
+    assert other != digest_of({"x": np.zeros(1)})

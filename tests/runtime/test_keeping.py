@@ -18,7 +18,7 @@ from turnout.core.records import Compared
 from turnout.core.sampling import Export
 from turnout.core.tensors import Tensors
 from turnout.runtime import keeping
-from turnout.runtime.keeping import Keeper
+from turnout.runtime.keeping import NAME, Keeper
 
 
 @dataclass
@@ -71,7 +71,7 @@ async def test_a_pair_is_written_with_all_that_is_told_of_it(loop: VirtualLoop) 
     assert disk.names == [], "off the loop"
     await asyncio.sleep(1.5)
     assert disk.names == [name]
-    assert name.startswith("m-green-1700000000000000000-")
+    assert name.startswith("turnout-m-green-1700000000000000000-")
     (tensors,), (about,) = disk.tensors, disk.about
     np.testing.assert_array_equal(tensors["input"]["x"], np.full((1, 4), 1.5))
     np.testing.assert_array_equal(tensors["live"]["p"], [[0.75, 0.25]])
@@ -97,6 +97,8 @@ async def test_names_tell_pairs_apart_and_hold_nothing_of_a_client(loop: Virtual
     names = {keeper.keep(told(confused(inference_id=id_))) for id_ in ("../../etc", "\ud800", "a\0b", "x" * 4000)}
     assert len(names) == 4
     assert all(len(name) < 64 and name.replace("-", "").isalnum() for name in names)
+    other = keeper.keep(told(confused("v-2", "m.1_x-y")))
+    assert all(NAME.fullmatch(name) for name in (*names, other)), "or they would never be deleted"
 
 
 @virtual

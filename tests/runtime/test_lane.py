@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 
 from support.traces import KeptTraces
 from support.virtual import VirtualLoop, virtual
@@ -16,7 +17,8 @@ from turnout.core.errors import Reason
 from turnout.core.slots import SlotState
 from turnout.core.tracing import TraceContext
 from turnout.runtime.account import Outcome
-from turnout.runtime.lane import LINGER_NS, Lane, LaneLimits
+from turnout.runtime.budget import Budget
+from turnout.runtime.lane import _SOLO, LINGER_NS, Lane, LaneLimits
 from turnout.runtime.slot import Slot
 
 MS = 1_000_000
@@ -82,6 +84,7 @@ async def track(loop: VirtualLoop, run_ms: float = 10, limits: LaneLimits = LIMI
         world.clock,
         lambda pair: made.pairs.append(pair),
         lambda reason, count: made.drops.update({reason: count}),
+        Budget(1000, 1 << 20),
         tracer,
     )
     made = Track(world, live, shadow, lane, tracer)
@@ -301,3 +304,60 @@ async def test_a_batch_may_be_bounded_further(loop: VirtualLoop) -> None:
     t.offer(3, rows=2)
     await t.world.after(1)
     assert t.shadow_model.runs == [1, 1, 2], "one that is larger by itself goes alone"
+
+
+@virtual
+async def test_after_one_that_failed_copies_run_alone_for_a_while(loop: VirtualLoop) -> None:
+    """A batch with a bad copy in it costs many further runs, for which live requests of the slot would wait."""
+    t = await track(loop, run_ms=1, poison=2, limits=LaneLimits(200, 100_000, 100_000 * MS))
+    t.offer(1, 2, 3)
+    await t.world.after(1)
+    t.shadow_model.runs.clear()
+    t.forget_all()
+    t.offer(*range(10, 10 + _SOLO + 6))
+    await t.world.after(10)
+    assert t.shadow_model.runs == [1] * _SOLO + [6]
+
+
+@virtual
+async def test_copies_share_no_batch_with_live_requests(loop: VirtualLoop) -> None:
+    t = await track(loop, poison=2)
+    t.shadow_model.wait = lambda rows: t.world.clock.spend(80 * MS)
+    t.offer(1, 2)
+    await t.world.after(LINGER_S + 0.001)
+    live = [t.world.infer(request(value, slot="v1")) for value in (50.0, 51.0, 52.0)]
+    await t.world.after(2)
+    assert [answer.response.timings.batch_rows for answer in live] == [3, 3, 3]
+    assert all(answer.calls == 1 for answer in live)
+
+
+@virtual
+async def test_bounded_together_with_other_lanes(loop: VirtualLoop) -> None:
+    t = await track(loop)
+    t.lane._shared.take(1, (1 << 20) - 150)
+    t.offer(1, 2, size=100)
+    assert t.drops == {Drop.BUDGET: 1}
+    await t.world.after(1)
+    t.forget_all()
+    assert t.lane._shared.bytes == (1 << 20) - 150
+
+
+@virtual
+async def test_a_fault_of_the_queue_keeps_neither_lease_nor_lane(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = await track(loop)
+
+    def breaks(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("turnout.runtime.batcher.Batcher.submit", breaks)
+    t.offer(1, 2)
+    await t.world.after(1)
+    monkeypatch.undo()
+    assert [pair.shadow.reason for pair in t.pairs] == [Reason.EXECUTION_FAILED] * 2
+    assert t.shadow.leases == 0
+    t.forget_all()
+    t.offer(3)
+    await t.world.after(1)
+    assert t.answers == [6]

@@ -16,7 +16,7 @@ from support.world import DECLARED, Outcome, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.comparators import Comparator, Method
 from turnout.core.copies import Drop, PairKind
-from turnout.core.pairs import Result
+from turnout.core.pairs import OutputDivergence, PairDivergence, Result
 from turnout.core.records import Compared, ShadowReport, comparison_fields, summary_fields
 from turnout.core.references import Learned
 from turnout.core.sampling import Export, Rule
@@ -507,12 +507,34 @@ async def test_a_label_that_comes_later_says_who_was_right(loop: VirtualLoop) ->
     s.set(rule(comparators=(Comparator("y", Method.ARGMAX),)))
     s.ask([1, 2])
     await s.world.after(1)
-    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.SCORED
-    assert s.shadows.learn("m", "id-1", "", ["0"]) is Learned.DUPLICATE
-    assert s.shadows.learn("m", "id-9", "y", ["0"]) is Learned.UNKNOWN
-    assert s.shadows.learn("n", "id-1", "y", ["0"]) is Learned.UNKNOWN
+    assert s.shadows.learn("m", "id-1", "", "0") is Learned.SCORED
+    assert s.shadows.learn("m", "id-1", "", "0") is Learned.DUPLICATE
+    assert s.shadows.learn("m", "id-9", "y", "0") is Learned.UNKNOWN
+    assert s.shadows.learn("n", "id-1", "y", "0") is Learned.UNKNOWN
     (scores,) = s.report.scores
     assert (scores.output, scores.score.both_right) == ("y", 1)
+
+
+@virtual
+@pytest.mark.parametrize("label", ["0", "0,0"], ids=["the second refuses", "the first refuses"])
+async def test_a_rule_that_refuses_a_label_takes_it_from_no_other(loop: VirtualLoop, label: str) -> None:
+    def rows() -> dict[str, int]:
+        return {report.shadow_slot: sum(each.score.rows for each in report.scores) for report in s.shadows.reports()}
+
+    s = await stage(loop)
+    first, second = (rule(slot, comparators=(Comparator("y", Method.ARGMAX),)) for slot in ("v2", "v1"))
+    s.set(first, second)
+    s.ask([1])
+    await s.world.after(0.2)
+    s.set(second)
+    s.ask([1], rows=2)  # the same id: to the second rule it is another request from now on
+    await s.world.after(0.2)
+    s.set(first, second)
+    with pytest.raises(ValueError, match=r"3 label\(s\) for"):
+        s.shadows.learn("m", "id-1", "", "0,0,0")
+    assert s.shadows.learn("m", "id-1", "", label) is Learned.SCORED
+    assert rows() == ({"v2": 1, "v1": 0} if label == "0" else {"v2": 0, "v1": 2})
+    assert s.shadows.learn("m", "id-1", "", label) is Learned.DUPLICATE
 
 
 @virtual
@@ -549,3 +571,37 @@ async def test_stop(loop: VirtualLoop) -> None:
     s.ask(range(5))
     await s.world.after(2)
     assert s.model.slots["v1"].account.runs.count == runs, "requests that still come are not copied"
+
+
+@virtual
+async def test_a_copy_of_one_row_does_not_keep_its_whole_batch(loop: VirtualLoop) -> None:
+    all_wrong = Wrong(DECLARED)
+    all_wrong.wrong = lambda x: x[:, 0] > 0
+    s = await stage(loop, keeps=True, v1=all_wrong)
+    s.set(rule())
+    s.ask(range(1, 9))
+    await s.world.after(WINDOW_S + 2)
+    assert s.told.kept
+    for kept in s.told.kept:
+        (array,) = (kept.record.pair.copy.live.outputs or {}).values()
+        assert array.base is None
+    for export in s.told.exports:
+        assert export.record.pair.copy.request.inputs == {}, "who is told holds no tensors, also where they are kept"
+
+
+@virtual
+async def test_outputs_that_are_worlds_apart(loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    monkeypatch.setattr("turnout.runtime.comparing.compare", _far_apart)
+    s.ask([1])
+    await s.world.after(1)
+    assert s.world.seen.handler_failures == []
+    assert s.report.summary.total.pair_count == 1
+
+
+def _far_apart(*_: object, **__: object) -> PairDivergence:
+    output = OutputDivergence(
+        "y", Result.MISMATCH, Comparator("y", Method.ALLCLOSE), 1e308, max_abs=1e308, max_rel=1e305
+    )
+    return PairDivergence(Result.MISMATCH, (output,), output)

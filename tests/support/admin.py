@@ -42,6 +42,7 @@ class Served:
     feed: ComparisonFeed
     shadows: Shadows
     dispatcher: Dispatcher
+    opener: Opener
 
     async def load(self, slot: str, version: int, **more: Any) -> pb.LoadSlotResponse:
         revision = pb.Revision(version=version)
@@ -101,7 +102,7 @@ async def served(shelf: Shelf | None = None, **limits: Any) -> AsyncIterator[Ser
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stubs = SlotServiceAioStub(channel), FeedbackServiceAioStub(channel)
-            one = Served(*stubs, admin, shelf, journal, channel, server, seen, feed, shadows, dispatcher)
+            one = Served(*stubs, admin, shelf, journal, channel, server, seen, feed, shadows, dispatcher, opener)
             if not limits:
                 await one.load("green", 2)
             yield one

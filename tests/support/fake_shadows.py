@@ -54,13 +54,13 @@ class FakeShadows:
     def record(self, request: feedback_pb2.RecordFeedbackRequest) -> feedback_pb2.RecordFeedbackResponse:
         reply = feedback_pb2.RecordFeedbackResponse()
         for index, item in enumerate(request.feedback):
-            if not item.label.replace(",", "").isdecimal():
-                field = f"feedback[{index}].label"
-                raise ControlError(Refusal.INVALID_REQUEST, f"{field}: '{item.label}' is no class", field)
             if item.inference_id not in self.known:
                 reply.unknown += 1
             elif item.inference_id in self.labels:
                 reply.duplicate += 1
+            elif not item.label.replace(",", "").isdecimal():
+                field = f"feedback[{index}].label"
+                raise ControlError(Refusal.INVALID_REQUEST, f"{field}: '{item.label}' is no class", field)
             else:
                 self.labels[item.inference_id] = item.label
                 reply.accepted += 1

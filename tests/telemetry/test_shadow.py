@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
 
+from support.admin import served
 from support.documented import PAGE, undocumented
 from support.shadows import compared, confused, report, scores, side, told
 from turnout.core.copies import Drop
@@ -20,9 +23,11 @@ from turnout.core.tracing import TraceContext
 from turnout.runtime.ports import Severity
 from turnout.runtime.shadow_account import ShadowAccount
 from turnout.telemetry import instruments as i
+from turnout.telemetry.exposition import Exposition
 from turnout.telemetry.instruments import INSTRUMENTS
 from turnout.telemetry.readings import Distribution, Value
 from turnout.telemetry.shadow import ComparisonEvents, ShadowReadings
+from turnout.telemetry.sources import Sources
 
 KEY = ("m", "m/2")
 
@@ -106,6 +111,26 @@ def test_two_slots_with_one_revision_are_one_value_of_their_queues() -> None:
     readings = {reading.instrument: reading.points for reading in ShadowReadings(shadows)()}  # type: ignore[arg-type]
     assert readings[i.SHADOW_QUEUE_USAGE] == (Value(KEY, 5),)
     assert readings[i.SHADOW_QUEUE_LIMIT] == (Value(KEY, 20),)
+
+
+@pytest.mark.parametrize("accept", ["application/openmetrics-text;version=1.0.0", "text/plain"])
+async def test_no_series_comes_twice_where_two_slots_hold_one_revision(accept: str) -> None:
+    async with served() as one:
+        await one.load("red", 2)
+        for slot in ("green", "red"):
+            await one.shadow(slot, queue_max=10, noise_bp=10_000)
+        await one.answer(range(1, 6))
+        sources = Sources(one.admin, one.opener, lambda: "")
+        sources.readings.add(ShadowReadings(one.shadows))
+        for readings in (sources.readings, sources.triton):
+            page = Exposition(readings.take, lambda: 0, lambda then_ns: then_ns, {}).page(accept, "").body.decode()
+            series = Counter(
+                (sample.name, *sorted(sample.labels.items())) for family in parse(page) for sample in family.samples
+            )
+            assert len(series) > 10
+            assert [each for each, count in series.items() if count > 1] == []
+            told = re.findall(r"^turnout_shadow_queue_limit\{.*\} (\d+)", page, re.MULTILINE)
+            assert told == (["20"] if readings is sources.readings else [])
 
 
 def test_the_page_has_every_metric_of_shadows() -> None:

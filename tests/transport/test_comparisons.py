@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ from turnout.core.records import Compared
 from turnout.core.sampling import Rule
 from turnout.runtime.comparison_feed import PAIRS_MAX
 from turnout.transport.admin_server import _STREAMS_MAX
-from turnout.transport.comparisons import comparison, summary
+from turnout.transport.comparisons import ComparisonHandlers, comparison, summary
 from turnout_wire.admin import DETAILS_KEY, error_info
 from turnout_wire.gen import feedback_pb2
 from turnout_wire.gen import slots_pb2 as pb
@@ -298,7 +299,7 @@ async def test_a_label_for_each_row() -> None:
 async def test_labels_by_name() -> None:
     async with served(Shelf(labels={"y": ("cat", "dog", "cow", "hen")})) as one:
         await one.shadow(comparators=[ARGMAX])
-        await one.answer([1, 2, 3])
+        await one.answer([1, 2, 3, 4])
         reply = await one.labels.RecordFeedback(
             feedback(label("id-1", "cat"), label("id-2", "dog"), label("id-3", "0"))
         )
@@ -306,8 +307,28 @@ async def test_labels_by_name() -> None:
         (scored,) = one.shadows.reports()[0].scores
         assert {name: (s.both_right, s.both_wrong) for name, s in scored.by_class.items()} == {"0": (2, 0), "1": (0, 1)}
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await one.labels.RecordFeedback(feedback(label("id-1", "horse")))
+            await one.labels.RecordFeedback(feedback(label("id-4", "horse")))
         assert "'horse' is no class: it must be one of cat, dog, cow, hen" in (caught.value.details() or "")
+
+
+async def test_names_may_hold_commas_where_there_is_one_row() -> None:
+    async with served(Shelf(labels={"y": ("tench, Tinca tinca", "0,1", "cat", "hen")})) as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer([1, 2])
+        await one.answer([3], rows=2)
+        items = [label("id-1", " tench, Tinca tinca "), label("id-2", "0,1"), label("id-3", "0,1")]
+        assert (await one.labels.RecordFeedback(feedback(*items))).accepted == 3
+        (scored,) = one.shadows.reports()[0].scores
+        assert {name: s.rows for name, s in scored.by_class.items()} == {"0": 2, "1": 2}, "both rows of the last"
+
+
+async def test_no_label_is_read_that_nobody_waits_for() -> None:
+    async with served() as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer([1])
+        items = [label("id-9", "cat"), label("id-1", "cat", output="z"), label("id-1", "0"), label("id-1", "cat")]
+        reply = await one.labels.RecordFeedback(feedback(*items))
+        assert (reply.accepted, reply.unknown, reply.duplicate) == (1, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +341,8 @@ async def test_labels_by_name() -> None:
         (label("id-2", "four"), "feedback[1].label", "'four' is no class: it must be a whole number"),
         (label("id-2", "0.5"), "feedback[1].label", "'0.5' is no class"),
         (label("id-2", "9" * 5000), "feedback[1].label", "is no class"),
-        (label("id-2", "0,"), "feedback[1].label", "'' is no class"),
+        (label("id-2", ","), "feedback[1].label", "2 label(s) for 1 row(s)"),
+        (label("id-2", " "), "feedback[1].label", "'' is no class"),
         (label("id-2", "0,0"), "feedback[1].label", "2 label(s)"),
     ],
 )  # fmt: skip
@@ -346,6 +368,50 @@ async def test_how_many_items_come_at_once() -> None:
             await one.labels.RecordFeedback(feedback(*[label("id", "0")] * 1001))
         assert (caught.value.code(), _field(caught.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "feedback")
         assert "1001 items, the limit is 1000" in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize(("items", "characters", "turns"), [(1000, 1, 50), (15, 60_000, 15)])
+async def test_others_have_their_turn_while_labels_are_read(items: int, characters: int, turns: int) -> None:
+    async with served() as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer(range(15))
+        handlers = ComparisonHandlers(one.admin.controller, one.shadows, one.feed)
+        labels = [label(f"id-{number}", "0".rjust(characters)) for number in range(items)]
+        raw, had = feedback(*labels).SerializeToString(), 0
+        recording = asyncio.ensure_future(handlers.record(raw, None))  # type: ignore[arg-type]
+        while not recording.done():
+            await asyncio.sleep(0)
+            had += 1
+        assert feedback_pb2.RecordFeedbackResponse.FromString(recording.result()).accepted == 15
+        assert turns <= had
+
+
+class Names(tuple[str, ...]):
+    """Of classes, gone through once and never searched."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.read += 1
+        return super().__iter__()
+
+    def __contains__(self, name: object) -> bool:
+        raise AssertionError("searched")
+
+    index = __contains__  # type: ignore[assignment]
+
+
+async def test_names_of_classes_are_not_searched_for_each_label() -> None:
+    names = Names(("cat", "dog", "cat", "hen"))
+    async with served(Shelf(labels={"y": names})) as one:
+        await one.shadow(comparators=[ARGMAX])
+        await one.answer(range(1, 101))
+        before = names.read
+        items = [label(f"id-{number}", "cat") for number in range(1, 101)]
+        assert (await one.labels.RecordFeedback(feedback(*items))).accepted == 100
+        assert names.read == before + 1
+        (scored,) = one.shadows.reports()[0].scores
+        assert list(scored.by_class) == ["0"], "of equal names the first"
 
 
 async def test_labels_of_a_model_that_is_not_there() -> None:

@@ -27,7 +27,7 @@ from turnout.runtime.opening import Opener
 from turnout.runtime.ports import ComparisonSink, Journal
 from turnout.runtime.shadows import Shadows
 from turnout.store import ModelLimits, Repository
-from turnout.store.captures import Captures
+from turnout.store.captures import CaptureFolderError, Captures
 from turnout.store.journal import SqliteJournal, StateDirectoryError
 from turnout.store.memory_journal import MemoryJournal
 from turnout.telemetry import settings as telemetry_settings
@@ -190,14 +190,14 @@ async def new_shadows(
         captures = Captures(config.shadow_capture_dir, config.shadow_capture_bytes_max)
         try:
             await offload(captures.open)
-        except OSError as error:
-            folder = config.shadow_capture_dir
-            raise StartError(f"'{folder}' cannot be used: {error.strerror}; see --shadow-capture-dir") from None
+        except CaptureFolderError as error:
+            raise StartError(str(error)) from None
         keeper = Keeper(captures, offload, observer)
     bits = random.Random().getrandbits  # noqa: S311 - which pairs are told, no secret
     now_ns = admin.controller.now_ns
     fleet, tracer = admin.fleet, pipeline.tracer
-    return Shadows(fleet, time.monotonic_ns, now_ns, offload, observer, bits, sink, keeper, tracer)
+    total = config.shadow_total_bytes_max
+    return Shadows(fleet, time.monotonic_ns, now_ns, offload, observer, bits, sink, keeper, tracer, total)
 
 
 def message_bytes_max(fleet: Fleet, more: bool) -> int:

@@ -4,7 +4,6 @@ a second signal cuts it short."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 from turnout.app.signals import StopSignals
@@ -39,8 +38,12 @@ async def drain(
     server.set_not_ready()
     await stop.second_or(delay_s)
     for part in (shadows, admin):
-        with contextlib.suppress(TimeoutError):  # a disk that hangs must not keep the process
+        try:
             await asyncio.wait_for(part.stop(), _ADMIN_STOP_S_MAX)
+        except TimeoutError:
+            pass  # a disk that hangs must not keep the process
+        except Exception as error:  # noqa: BLE001 - nor may a fault of ours break off the calls under way
+            observer.handler_failed("stop", "", error)
     if admin_server is not None:
         await admin_server.stop(_ADMIN_STOP_S_MAX)
     for model in admin.fleet:

@@ -26,6 +26,7 @@ class Drop(Enum):
     DEADLINE = "deadline"  # it waited too long, behind others or behind a run that does not end
     OVERLOAD = "overload"  # live requests wait: copies are the first to go
     NOT_READY = "not_ready"  # the slot holds nothing that could run, or something else by now
+    UNRESOLVED = "unresolved"  # its batch failed, and further runs did not show by which copy
     CLASSIFIED = "classified"  # the client asked for classes instead of tensors: there is nothing to compare
 
 

@@ -118,6 +118,12 @@ class References:
         entry = self._entries.get(inference_id)
         return tuple(entry.classes) if entry is not None else ()
 
+    def rows_of(self, inference_id: str, output: str) -> int:
+        """How many rows wait for a label; 0 where none is waited for."""
+        entry = self._entries.get(inference_id)
+        classes = entry.classes.get(output) if entry is not None else None
+        return len(classes[0]) if classes is not None else 0
+
     def scores(self, output: str) -> dict[str, Score]:
         """By right class, of which there are 64 at most, the rest together; the classes in the order they came in."""
         scores = self._scores.get(output, _Scores())

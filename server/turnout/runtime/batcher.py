@@ -25,6 +25,8 @@ from turnout.runtime.ports import ClockNs, Executors, Observer, Session, Tracer
 from turnout.runtime.runner import Runner, expired
 from turnout.runtime.tracing import NO_TRACER
 
+_COPY = object()  # no shape of a request
+
 
 class Batcher:
     """Feeds one revision's sessions; `sessions[i]` belongs to executor i alone, or is thread-safe.
@@ -79,9 +81,13 @@ class Batcher:
     def queued_rows(self) -> int:
         return self._queue.rows
 
-    def submit(self, job: Job, charged: bool = True) -> Entry[Job]:
+    def submit(self, job: Job, live: bool = True) -> Entry[Job]:
         """Queue a request; its job is completed later, on the loop thread. Whoever submitted calls `release` when the
-        request has ended; unless it is not `charged` to the server's budget, because it has a bound of its own.
+        request has ended.
+
+        Args:
+            live: False: a copy, which no client waits for. It is not charged to the server's budget, and shares neither
+                a batch with live requests, whom its failure would cost further runs, nor the order of answers.
 
         Raises:
             ServingError: INVALID_REQUEST when it does not fit the signature, DEADLINE_EXCEEDED when it comes too
@@ -92,8 +98,8 @@ class Batcher:
         now_ns = self._clock_ns()
         if request.deadline_ns is not None and request.deadline_ns <= now_ns:
             raise expired(request)
-        entry = self._entry(job, admission, now_ns)
-        if charged and (bound := self._budget.take(entry.rows, entry.bytes)):
+        entry = self._entry(job, admission, now_ns, live)
+        if live and (bound := self._budget.take(entry.rows, entry.bytes)):
             raise self._full("this server", bound)
         with self._executors.lock:
             late = self._comes_late(entry, now_ns)
@@ -101,10 +107,10 @@ class Batcher:
             if not (late or bound or self._queue.awaits(entry)):
                 self._executors.notify()
         if late or bound:
-            if charged:
+            if live:
                 self.release(entry)
             raise self._late(request) if late else self._full(f"the queue of model '{request.model}'", bound)
-        if self._policy.preserve_ordering:
+        if self._policy.preserve_ordering and live:
             self._order[entry] = None
         return entry
 
@@ -145,12 +151,12 @@ class Batcher:
             self._account.record_run(timings)
         for batch in report.traced:
             self._tracer.batch_ended(batch)
-        if self._policy.preserve_ordering:
-            self._order.update(report.outcomes)
-            self._deliver_in_order()
-        else:
-            for entry, outcome in report.outcomes:
+        for entry, outcome in report.outcomes:
+            if entry in self._order:
+                self._order[entry] = outcome
+            else:
                 self._complete(entry, outcome)
+        self._deliver_in_order()
 
     def _deliver_in_order(self) -> None:
         while self._order:
@@ -166,12 +172,13 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - an edge's fault, which must not cost the neighbours their answers
             self._observer.handler_failed("deliver", secrets.token_hex(8), error)
 
-    def _entry(self, job: Job, admission: Admission, now_ns: int) -> Entry[Job]:
+    def _entry(self, job: Job, admission: Admission, now_ns: int, live: bool) -> Entry[Job]:
         """The request as it waits: on which level, and for how long at most."""
         request = job.request
         level = self._policy.level(request.priority)
         queue = self._policy.queue_of(level)
-        entry = Entry(job, admission.rows, admission.bytes, admission.shape_key, request.deadline_ns, now_ns, level)
+        key = admission.shape_key if live else (_COPY, admission.shape_key)
+        entry = Entry(job, admission.rows, admission.bytes, key, request.deadline_ns, now_ns, level)
         if wait_ns := queue.wait_ns(request.timeout_ns):
             if queue.delays:
                 entry.delay_ns = now_ns + wait_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Protocol
@@ -13,6 +14,7 @@ from turnout.core.sampling import Export
 from turnout.core.tensors import Tensors, bytes_of
 from turnout.runtime.ports import Observer, Offload
 
+NAME = re.compile(r"turnout-[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9]+-[0-9a-f]{12}")  # of a pair that is kept
 _WAITING_MAX = 64
 _BYTES_MAX = 64 << 20  # of tensors that wait, beside the pair that is being written
 
@@ -43,7 +45,7 @@ class Keeper:
             return ""
         self._bytes += _bytes_of(pair)
         which = blake2b(pair.copy.request.inference_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
-        name = f"{pair.copy.request.model}-{pair.shadow.slot}-{told.record.time_ns}-{which}"
+        name = f"turnout-{pair.copy.request.model}-{pair.shadow.slot}-{told.record.time_ns}-{which}"
         self._waiting.append((name, told))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from turnout.core.batching import Entry
 from turnout.core.copies import Copy, Drop, Pair, Side
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
@@ -20,7 +19,7 @@ from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest
 from turnout.core.tracing import TraceContext
 from turnout.runtime.budget import Budget
-from turnout.runtime.jobs import Answer, Job
+from turnout.runtime.jobs import Answer
 from turnout.runtime.ports import ClockNs, Tracer
 from turnout.runtime.slot import Cargo, Slot
 from turnout.runtime.tracing import NO_TRACER
@@ -28,7 +27,14 @@ from turnout.runtime.tracing import NO_TRACER
 LINGER_NS = 50_000_000
 # How late this lane's own timer may fire. Later: the loop is busy with live requests.
 _LAG_NS_MAX = 50_000_000
-_DROP_OF = {Reason.DEADLINE_EXCEEDED: Drop.DEADLINE, Reason.QUEUE_FULL: Drop.OVERLOAD, Reason.NOT_READY: Drop.NOT_READY}
+_SOLO = 64  # copies that run alone after one that failed: a batch with a bad one in it costs many runs
+# Of a copy that was taken into the slot's queue, and of one that was not.
+_DROP_OF = {Reason.DEADLINE_EXCEEDED: Drop.DEADLINE, Reason.NOT_READY: Drop.UNRESOLVED}
+_REFUSAL_OF = {
+    Reason.DEADLINE_EXCEEDED: Drop.DEADLINE,
+    Reason.QUEUE_FULL: Drop.OVERLOAD,
+    Reason.NOT_READY: Drop.NOT_READY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Lane:
         live: the slot that answers clients: while requests wait there for a second batch, copies are dropped.
         paired: takes both answers; whoever has compared them calls `forget`.
         dropped: takes the reason, and how many.
+        shared: what all lanes of the server may hold together.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class Lane:
         clock_ns: ClockNs,
         paired: Callable[[Pair], None],
         dropped: Callable[[Drop, int], None],
+        shared: Budget,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self._slot = slot
@@ -74,10 +82,12 @@ class Lane:
         self._clock_ns = clock_ns
         self._paired = paired
         self._dropped = dropped
+        self._shared = shared
         self._tracer = tracer
         self._waiting: deque[Copy] = deque()
         self._waiting_rows = 0
         self._running = 0
+        self._solo = 0  # copies that still run alone
         self._held = Budget(limits.copies_max, limits.bytes_max)  # a copy is a "row" of it
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = 0
@@ -94,6 +104,9 @@ class Lane:
             self._dropped(Drop.PAYLOAD_TOO_LARGE, 1)
         elif bound := self._held.take(1, copy.bytes):
             self._dropped(Drop.QUEUE_FULL if bound.endswith("rows") else Drop.BUDGET, 1)
+        elif self._shared.take(1, copy.bytes):
+            self._held.give_back(1, copy.bytes)
+            self._dropped(Drop.BUDGET, 1)
         else:
             self._waiting.append(copy)
             self._waiting_rows += copy.rows
@@ -102,6 +115,7 @@ class Lane:
     def forget(self, copy: Copy) -> None:
         """It has been compared, or dropped: its place is free."""
         self._held.give_back(1, copy.bytes)
+        self._shared.give_back(1, copy.bytes)
 
     def close(self) -> None:
         """Drop what waits, uncounted: nobody asks for it any more. What runs ends unseen."""
@@ -133,6 +147,8 @@ class Lane:
     def _submit(self, cargo: Cargo, now_ns: int) -> None:
         """One batch of copies. Those of requests that are traced are traced too."""
         rows_left = min(self._limits.run_rows_max, max(cargo.spec.signature.rows_max, 1))
+        if self._solo:
+            self._solo, rows_left = self._solo - 1, 1
         while self._waiting and (self._waiting[0].rows <= rows_left or not self._running):
             copy = self._waiting.popleft()
             self._waiting_rows -= copy.rows
@@ -144,10 +160,14 @@ class Lane:
     def _ended(self, replay: Replay, outcome: Answer | ServingError) -> None:
         self._running -= 1
         copy = replay.copy
+        failed = isinstance(outcome, ServingError)
+        if failed and replay.queued:
+            self._solo = _SOLO
+        drops = _DROP_OF if replay.queued else _REFUSAL_OF
         if self._closed:
             self.forget(copy)
-        elif isinstance(outcome, ServingError) and outcome.reason in _DROP_OF:
-            self._dropped(_DROP_OF[outcome.reason], 1)
+        elif isinstance(outcome, ServingError) and outcome.reason in drops:
+            self._dropped(drops[outcome.reason], 1)
             self.forget(copy)
         else:
             now_ns = self._clock_ns()
@@ -193,7 +213,7 @@ class Lane:
 class Replay:
     """A copy in its slot's batcher: a job that nobody's client waits for. Holds a lease until it has ended."""
 
-    __slots__ = ("_cargo", "_ended", "_entry", "_slot", "copy", "request", "started_ns")
+    __slots__ = ("_ended", "_slot", "copy", "queued", "request", "started_ns")
 
     def __init__(
         self,
@@ -205,27 +225,33 @@ class Replay:
         ended: Callable[[Replay, Answer | ServingError], None],
     ) -> None:
         self.request: InferenceRequest = replace(
-            copy.request, deadline_ns=copy.offered_ns + deadline_ns, timeout_ns=0, priority=0, trace=trace
+            copy.request,
+            deadline_ns=copy.offered_ns + deadline_ns,
+            timeout_ns=0,
+            priority=slot.cargo.spec.policy.priority_levels if slot.cargo is not None else 0,  # the lowest
+            trace=trace,
         )
         self.copy = copy
         self.started_ns = started_ns
+        self.queued = False
         self._slot = slot
         self._ended = ended
-        self._entry: Entry[Job] | None = None
 
     def submit(self) -> None:
         """Queue it. A refusal is an outcome like any other."""
         try:
-            self._cargo = self._slot.lease()
+            cargo = self._slot.lease()
         except ServingError as refusal:
             self._ended(self, refusal)
             return
         try:
-            self._entry = self._cargo.batcher.submit(self, charged=False)
+            cargo.batcher.submit(self, live=False)
+            self.queued = True
         except ServingError as refusal:
             self.complete(refusal)
+        except Exception:  # noqa: BLE001 - a fault of our own must keep neither the lease nor the lane
+            self.complete(ServingError(Reason.EXECUTION_FAILED, "the copy could not be queued"))
 
     def complete(self, outcome: Answer | ServingError) -> None:
-        self._entry = None  # it holds this job: the tensors of both would wait for the garbage collector
         self._slot.release()
         self._ended(self, outcome)

@@ -16,6 +16,7 @@ NANO = 10**9  # distances are kept in billionths: sketches hold integers
 MILLI = 1000  # and ratios in thousandths
 _OUTPUTS_MAX = 8  # of one revision, the first that are seen
 _OTHER = "_OTHER"
+_DISTANCE_MAX = 1e9  # what is further apart counts as that
 _REVISIONS_MAX = 256  # beyond it, nothing is counted of further ones
 _COMPARISONS_MAX = 2000  # sets of attributes, as OpenTelemetry's specification bounds them; beyond it as well
 
@@ -69,7 +70,7 @@ class ShadowAccount:
         for metric, value in (*measures, ("cosine", output.cosine)):
             if value is not None and isfinite(value):
                 key = (model, shadow, name, metric)
-                scaled = round(abs(value) * NANO)
+                scaled = round(min(abs(value), _DISTANCE_MAX) * NANO)
                 self.distances.setdefault(key, Sketch()).observe(scaled)
                 self.distance_sums[key] += scaled
 

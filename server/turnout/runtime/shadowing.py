@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from turnout.core.comparators import by_output
 from turnout.core.copies import Copy, Drop, Pair, PairKind
@@ -15,6 +16,7 @@ from turnout.core.references import Learned, References
 from turnout.core.shadow_rules import ShadowRule
 from turnout.core.shadow_window import AgreementTest, Window
 from turnout.core.tensors import Signature
+from turnout.runtime.budget import Budget
 from turnout.runtime.comparing import Comparer, Comparison
 from turnout.runtime.lane import Lane, LaneLimits
 from turnout.runtime.ports import ClockNs, Tracer
@@ -24,6 +26,7 @@ from turnout.runtime.tracing import NO_TRACER, EndedCopy
 
 # Noise runs in the live slot: a request that comes then waits for a run of one row at most.
 _NOISE_RUN_ROWS_MAX = 1
+_NAMED = 10  # classes, to who sends none of them
 _REFERENCES_MAX = 20_000  # pairs that a label may still come for
 
 
@@ -57,10 +60,12 @@ class Shadowing:
         comparer: Comparer,
         account: ShadowAccount,
         told: Callable[[Compared], None],
+        shared: Budget,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self.rule = rule
         self._references = References(_REFERENCES_MAX)
+        self._places: dict[str, dict[str, int]] = {}  # of outputs that labels came for
         self._live = live
         self._slot = slot
         self._revision = revision
@@ -74,8 +79,9 @@ class Shadowing:
         self._dropped: Counter[Drop] = Counter()
         limits = LaneLimits(rule.queue_max, rule.bytes_max, rule.deadline_ns)
         gentle = replace(limits, run_rows_max=_NOISE_RUN_ROWS_MAX)
-        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop, tracer)
-        self._noise = Lane(live.slot, live.revision, live.slot, gentle, clock_ns, self._paired, _uncounted, tracer)
+        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop, shared, tracer)
+        itself = live.slot, live.revision, live.slot
+        self._noise = Lane(*itself, gentle, clock_ns, self._paired, _uncounted, shared, tracer)
 
     def fits(self, rule: ShadowRule, live: Revision, shadow: Revision) -> bool:
         """Whether this is still what is to be compared."""
@@ -101,8 +107,9 @@ class Shadowing:
         self._dropped[reason] += count
         self._account.drop(*self.key, reason, count)
 
-    def learn(self, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
-        """Score both answers by the right classes, one for each row.
+    def learn(self, inference_id: str, output: str, label: str) -> Learned:
+        """Score both answers by the right class; of several rows one for each, separated by commas. Only a label that
+        is waited for is read.
 
         Args:
             output: by name; "": the first of this request that is compared by class.
@@ -111,8 +118,17 @@ class Shadowing:
             ValueError: a label that is no class, or another number of labels than rows.
         """
         output = output or next(iter(self._references.outputs_of(inference_id)), "")
-        names = self._live.labels.get(output, ())
-        return self._references.learn(inference_id, output, [_class(label.strip(), names) for label in labels])
+        rows = self._references.rows_of(inference_id, output)
+        classes = _classes(label, rows, self._places_of(output)) if rows else ()
+        return self._references.learn(inference_id, output, classes)
+
+    def _places_of(self, output: str) -> Mapping[str, int]:
+        """Classes by name; of equal names the first."""
+        if output not in self._places:
+            places = self._places[output] = {}
+            for place, name in enumerate(self._live.labels.get(output, ())):
+                places.setdefault(name, place)
+        return self._places[output]
 
     def close(self) -> None:
         """What waits is forgotten, what runs ends unseen."""
@@ -161,13 +177,23 @@ class Shadowing:
         self._told(Compared(pair, divergence, digest, now_ns))
 
 
-def _class(label: str, names: Sequence[str]) -> int:
-    if label in names:
-        return names.index(label)
+def _classes(label: str, rows: int, places: Mapping[str, int]) -> list[int]:
+    """One for each row. A name may hold commas: of one row, the whole label may be one."""
+    if rows == 1 and (place := places.get(label.strip())) is not None:
+        return [place]
+    count = label.count(",") + 1
+    if count != rows:
+        raise ValueError(f"there are {count} label(s) for {rows} row(s): send one for each row")
+    return [_class(each.strip(), places) for each in label.split(",")]
+
+
+def _class(label: str, places: Mapping[str, int]) -> int:
+    if (place := places.get(label)) is not None:
+        return place
     try:
         return int(label)
     except ValueError:
-        known = f"one of {', '.join(names[:10])}" if names else "a whole number"
+        known = f"one of {', '.join(islice(places, _NAMED))}" if places else "a whole number"
         raise ValueError(f"'{label[:64]}' is no class: it must be {known}") from None
 
 

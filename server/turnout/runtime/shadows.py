@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from turnout.core.copies import Copy, Drop, PairKind, Side
 from turnout.core.errors import Reason, ServingError
 from turnout.core.pairs import Result
@@ -20,6 +22,7 @@ from turnout.core.routing import Target
 from turnout.core.sampling import Export, ExportSampler
 from turnout.core.shadow_rules import ShadowRule
 from turnout.core.tensors import InferenceRequest, bytes_of
+from turnout.runtime.budget import Budget
 from turnout.runtime.comparing import Comparer
 from turnout.runtime.fleet import Fleet, Lease, Model
 from turnout.runtime.jobs import Answer
@@ -27,11 +30,13 @@ from turnout.runtime.ports import ClockNs, ComparisonSink, Observer, Offload, Pa
 from turnout.runtime.shadow_account import ShadowAccount
 from turnout.runtime.shadowing import Live, Shadowing
 from turnout.runtime.tracing import NO_TRACER, EndedCopy
+from turnout_wire.tensors import Array
 
 TICK_S = 1.0
 KEPT_BYTES_MAX = 64 << 20  # tensors of a model's pairs that wait for the end of their window, where they may be stored
 SUMMARY_TICKS = 10
 _COIN_BITS = 64
+_COPIES_MAX = 1 << 20
 
 
 class Shadows:
@@ -43,6 +48,7 @@ class Shadows:
         random_bits: chance: that many random bits as an integer.
         sink: who is told.
         store: where pairs that differ are kept; None: nowhere.
+        bytes_max: what all copies of this server may hold together.
         tracer: of copies whose live request is traced, or which are told.
     """
 
@@ -57,6 +63,7 @@ class Shadows:
         sink: ComparisonSink,
         store: PairStore | None = None,
         tracer: Tracer = NO_TRACER,
+        bytes_max: int = 1 << 29,
     ) -> None:
         self.account = ShadowAccount()
         self._fleet = fleet
@@ -67,6 +74,7 @@ class Shadows:
         self._sink = sink
         self._store = store
         self._tracer = tracer
+        self._held = Budget(_COPIES_MAX, bytes_max)
         self._comparer = Comparer(offload, observer)
         self._active: dict[tuple[str, str], Shadowing] = {}  # by model and shadow slot
         self._samplers: dict[str, ExportSampler[Compared]] = {}  # by model
@@ -89,18 +97,25 @@ class Shadows:
         """Every rule at work (of one model) as it is now."""
         return [shadowing.report() for place, shadowing in self._active.items() if model in (None, place[0])]
 
-    def learn(self, model: str, inference_id: str, output: str, labels: Sequence[str]) -> Learned:
+    def learn(self, model: str, inference_id: str, output: str, label: str) -> Learned:
         """What the right answer to a request was: every shadow of the model that answered it is scored.
 
         Raises:
-            ValueError: a label that is no class, or another number of labels than the request has rows.
+            ValueError: a label that is no class, or another number of labels than the request has rows; of no shadow
+                it is anything else.
         """
-        said = {
-            shadowing.learn(inference_id, output, labels)
-            for place, shadowing in self._active.items()
-            if place[0] == model
-        }
-        return next((each for each in (Learned.SCORED, Learned.DUPLICATE) if each in said), Learned.UNKNOWN)
+        said: set[Learned] = set()
+        refusal: ValueError | None = None
+        for place, shadowing in self._active.items():
+            if place[0] == model:
+                try:
+                    said.add(shadowing.learn(inference_id, output, label))
+                except ValueError as error:  # rules differ in what they compare: others may take it
+                    refusal = error
+        known = next((each for each in (Learned.SCORED, Learned.DUPLICATE) if each in said), None)
+        if known is None and refusal is not None:
+            raise refusal
+        return known or Learned.UNKNOWN
 
     async def stop(self) -> None:
         """Take no more copies; those that wait are forgotten, uncounted."""
@@ -151,6 +166,7 @@ class Shadows:
             self._comparer,
             self.account,
             self._compared,
+            self._held,
             self._tracer,
         )
         self._arm()
@@ -173,8 +189,8 @@ class Shadows:
     def _tell(self, exports: Sequence[Export[Compared]]) -> None:
         for export in map(self._traced, exports):
             if self._store is not None and export.record.pair.copy.request.inputs:
-                kept = replace(export.record, payload_ref=self._store.keep(export))
-                self._sink.compared(replace(export, record=kept))
+                told = replace(export.record.without_tensors(), payload_ref=self._store.keep(export))
+                self._sink.compared(replace(export, record=told))
             else:
                 self._sink.compared(export)
 
@@ -229,7 +245,16 @@ class Shadows:
 
 
 def _copy(request: InferenceRequest, live: Side, lease: Lease, now_ns: int) -> Copy:
-    held = [*request.inputs.values(), *(live.outputs or {}).values()]
+    """Charged for what it keeps: its inputs, the live outputs, and the shadow's to come."""
+    outputs = {name: _own(array) for name, array in (live.outputs or {}).items()}
+    held = sum(map(bytes_of, request.inputs.values())) + 2 * sum(map(bytes_of, outputs.values()))
     batched = lease.cargo.spec.signature.rows_max > 0
     rows = next((array.shape[0] for array in request.inputs.values()), 1) if batched else 1
-    return Copy(request, live, PairKind.SHADOW, lease.generation, now_ns, rows, sum(map(bytes_of, held)))
+    kept = replace(live, outputs=outputs) if live.outputs is not None else live
+    return Copy(request, kept, PairKind.SHADOW, lease.generation, now_ns, rows, held)
+
+
+def _own(array: Array) -> Array:
+    """A view of a small part would keep the outputs of its whole batch."""
+    base = array.base
+    return array.copy() if isinstance(base, np.ndarray) and base.nbytes > 2 * array.nbytes else array

@@ -1,8 +1,8 @@
 """Keeps pairs of answers that differ, for people to look at: off unless a folder is given, and bounded by bytes.
 
 One archive of numpy for each pair, readable without pickles: `input.NAME`, `live.NAME`, `shadow.NAME`, and `about`, a
-JSON text. `turnout_client.captures` reads them. The oldest are deleted for new ones. Payloads are data of clients: the
-folder is readable by the server's user only.
+JSON text. A tensor of BYTES is its elements one after another as uint8; `offsets.` before its key has where each ends,
+after a 0, and `shape.` its shape. `turnout_client.captures` reads them. The oldest are deleted for new ones.
 """
 
 from __future__ import annotations
@@ -11,20 +11,30 @@ import contextlib
 import io
 import json
 import os
+import re
+import stat
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from turnout.core.tensors import Tensors
+from turnout.runtime.keeping import NAME
 from turnout_wire.tensors import Array
 
 _SUFFIX = ".npz"
+_ARCHIVE = re.compile(rf"{NAME.pattern}\.npz")  # nothing else in the folder is counted or deleted
+_PARTIAL = re.compile(rf"\.{_ARCHIVE.pattern}")
+_BYTES = "BYTES"
+
+
+class CaptureFolderError(Exception):
+    """The folder cannot be used; the message says why and what to do."""
 
 
 class Captures:
-    """A folder of archives. Blocks; used by one thread at a time.
+    """A folder of archives of one server. Blocks; used by one thread at a time.
 
     Args:
         bytes_max: of all archives in it.
@@ -37,13 +47,31 @@ class Captures:
         self._bytes = 0
 
     def open(self) -> None:
-        """Make the folder, and count what is in it from earlier runs.
+        """Make the folder, count what is in it from earlier runs, and delete what one that crashed has half written.
 
         Raises:
-            OSError: it cannot be made or read.
+            CaptureFolderError: it cannot be made, read or written, or it is not the server's user's alone.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = [(entry.stat().st_mtime_ns, entry) for entry in os.scandir(self._folder) if _is_archive(entry)]
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mode = stat.S_IMODE(self._folder.stat().st_mode)
+            if mode & 0o077:
+                raise CaptureFolderError(
+                    f"'{self._folder}' has mode {mode:04o}, so that others may read what clients send: chmod it to "
+                    "0700, or choose a --shadow-capture-dir that does not exist yet"
+                )
+            self._count()
+        except OSError as error:
+            raise CaptureFolderError(
+                f"'{self._folder}' cannot be used: {error.strerror}; see --shadow-capture-dir"
+            ) from error
+
+    def _count(self) -> None:
+        files = [entry for entry in os.scandir(self._folder) if entry.is_file(follow_symlinks=False)]
+        for entry in files:
+            if _PARTIAL.fullmatch(entry.name):
+                os.unlink(entry)
+        found = [(entry.stat().st_mtime_ns, entry) for entry in files if _ARCHIVE.fullmatch(entry.name)]
         for _, entry in sorted(found, key=lambda pair: (pair[0], pair[1].name)):
             self._sizes[entry.name] = entry.stat().st_size
             self._bytes += entry.stat().st_size
@@ -52,18 +80,22 @@ class Captures:
         """Write one archive, whole or not at all.
 
         Args:
+            name: as `keeping.NAME` has it.
             tensors: by `input`, `live` and `shadow`.
 
         Returns:
-            False: it is larger than all of them may be.
+            False: it is larger, without compression, than all of them may be.
 
         Raises:
             OSError: it cannot be written.
         """
-        named = {f"{side}.{key}": _plain(array) for side, arrays in tensors.items() for key, array in arrays.items()}
-        dtypes = {key: str(array.dtype) for key, array in named.items()}
+        named = {f"{side}.{key}": array for side, arrays in tensors.items() for key, array in arrays.items()}
+        dtypes = {key: _BYTES if array.dtype.kind == "O" else str(array.dtype) for key, array in named.items()}
+        plain = dict(entry for key, array in named.items() for entry in _plain(key, array))
+        if sum(array.nbytes for array in plain.values()) > self._bytes_max:
+            return False
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, about=np.array(json.dumps({**about, "dtypes": dtypes})), **named)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, about=np.array(json.dumps({**about, "dtypes": dtypes})), **plain)  # type: ignore[arg-type]
         content = buffer.getbuffer()
         if len(content) > self._bytes_max:
             return False
@@ -86,13 +118,16 @@ class Captures:
         return True
 
 
-def _is_archive(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(_SUFFIX) and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False)
-
-
-def _plain(array: Array) -> Array:
-    """As numpy writes it without pickles: strings as its own, bytes that are no text as their escapes."""
+def _plain(key: str, array: Array) -> Iterator[tuple[str, Array]]:
+    """As numpy writes it without pickles. Its own strings would all be as wide as the longest one."""
     if array.dtype.kind != "O":
-        return np.asarray(array)
-    texts = [each.decode(errors="backslashreplace") if isinstance(each, bytes) else str(each) for each in array.flat]
-    return np.array(texts, "U").reshape(array.shape)
+        yield key, np.asarray(array)
+        return
+    content = bytearray()
+    offsets = np.zeros(array.size + 1, np.int64)
+    for number, each in enumerate(array.flat, 1):  # in Python, so that others get the interpreter in between
+        content += each if isinstance(each, bytes) else str(each).encode(errors="surrogatepass")
+        offsets[number] = len(content)
+    yield key, np.frombuffer(content, np.uint8)
+    yield f"offsets.{key}", offsets
+    yield f"shape.{key}", np.array(array.shape, np.int64)

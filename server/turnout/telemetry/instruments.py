@@ -68,7 +68,7 @@ COMPARISON_KIND = "turnout.comparison.kind"  # shadow noise
 COMPARISON_RESULT = "turnout.comparison.result"  # match near_tie mismatch shape live_error shadow_error both_error
 OUTPUT = "turnout.output.name"  # _OTHER: beyond the first 8 of a revision
 DISTANCE_METRIC = "turnout.distance.metric"  # max_abs max_rel js cosine
-# queue_full budget payload_too_large deadline overload not_ready classified
+# queue_full budget payload_too_large deadline overload not_ready unresolved classified
 DROP_REASON = "turnout.drop.reason"
 REASON = "turnout.reason"  # invalid_request not_found not_ready queue_full deadline_exceeded unsupported ...
 CHANGE = "turnout.change"  # swap weights rollback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
@@ -25,6 +26,8 @@ _CONFUSIONS_MAX = 64
 _FEEDBACK_MAX = 1000
 _ID_CHARACTERS_MAX = 4096
 _LABEL_CHARACTERS_MAX = 65_536
+_TURN_CHARACTERS = 4096  # of labels, after which others have their turn: live requests are answered on the same loop
+_ITEM_CHARACTERS = 256  # what an item takes besides its label, as characters of one
 
 
 class ComparisonHandlers:
@@ -58,8 +61,13 @@ class ComparisonHandlers:
         if len(request.feedback) > _FEEDBACK_MAX:
             raise _invalid(f"{len(request.feedback)} items, the limit is {_FEEDBACK_MAX}: send several", "feedback")
         said = dict.fromkeys(Learned, 0)
+        read = 0
         for index, item in enumerate(request.feedback):
             said[self._learn(desk.model.name, item, f"feedback[{index}]")] += 1
+            read += _ITEM_CHARACTERS + len(item.label)
+            if read >= _TURN_CHARACTERS:
+                read = 0
+                await asyncio.sleep(0)
         reply: bytes = feedback_pb2.RecordFeedbackResponse(
             accepted=said[Learned.SCORED], unknown=said[Learned.UNKNOWN], duplicate=said[Learned.DUPLICATE]
         ).SerializeToString()
@@ -71,7 +79,7 @@ class ComparisonHandlers:
         if not 1 <= len(item.label) <= _LABEL_CHARACTERS_MAX:
             raise _invalid(f"a label of 1 to {_LABEL_CHARACTERS_MAX} characters is needed", f"{at}.label")
         try:
-            return self._shadows.learn(model, item.inference_id, item.output, item.label.split(","))
+            return self._shadows.learn(model, item.inference_id, item.output, item.label)
         except ValueError as error:
             raise _invalid(str(error), f"{at}.label") from None
 

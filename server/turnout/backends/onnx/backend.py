@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import onnxruntime as ort
 
 from turnout.backends.onnx.contents import Contents
+from turnout.backends.onnx.external import is_ort_format
 from turnout.backends.onnx.memory import give_large_buffers_back
 from turnout.backends.onnx.options import (
     not_honoured,
@@ -144,10 +145,12 @@ class OnnxBackend:
             options.add_external_initializers_from_files_in_memory(
                 list(contents.files), list(contents.files.values()), [len(data) for data in contents.files.values()]
             )
-            with nullcontext(bytes(contents.model)) if self._alone else sealed_file(contents.model) as model:
+            # By a path, ONNX Runtime knows its own format by the name alone.
+            as_bytes = self._alone or is_ort_format(contents.model)
+            with nullcontext(bytes(contents.model)) if as_bytes else sealed_file(contents.model) as model:
                 session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except OSError as error:
-            raise LoadError(f"there is no memory for it: {error.strerror}") from error
+            raise LoadError(f"it cannot be put into memory for ONNX Runtime: {error.strerror}") from error
         except Exception as error:
             if "onnxruntime" not in type(error).__module__:
                 raise LoadError("ONNX Runtime does not take its settings") from error  # the text shows addresses

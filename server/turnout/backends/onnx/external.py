@@ -37,7 +37,7 @@ _DEFAULT, _EXTERNAL = 0, 1
 _KEY, _VALUE = 1, 2
 _VARINT, _BYTES = 0, 2  # ways to write a field
 _DEPTH_MAX = 100  # protobuf's own limit
-_ORT_FORMAT = slice(4, 8), b"ORTM"  # holds no external tensors in protobuf's form
+_ORT_MARK = slice(4, 8), b"ORTM"
 # Every external tensor has an entry of this name; models without one are not read any further.
 _MARK = b"location"
 _PIECE = 1 << 22  # searched at once: the search of 80 MB keeps the interpreter, and the event loop, for 40 ms
@@ -60,8 +60,7 @@ def resolve(model: Content, data: Data) -> Resolved:
     Raises:
         LoadError: an external tensor that has no data, naming the tensor and the file; or a damaged model.
     """
-    where, mark = _ORT_FORMAT
-    if not _has_mark(model) or model[where] == mark:
+    if is_ort_format(model) or not _has_mark(model):
         return Resolved(model, frozenset())
     walk = _Walk(model, data)
     try:
@@ -69,6 +68,12 @@ def resolve(model: Content, data: Data) -> Resolved:
     except _IrregularError:
         raise LoadError("the model file is damaged, or written as no exporter does: export it again") from None
     return Resolved(model if changed is None else changed, frozenset(walk.files))
+
+
+def is_ort_format(model: Content) -> bool:
+    """ONNX Runtime's own format, which holds no external tensors in protobuf's form."""
+    where, mark = _ORT_MARK
+    return model[where] == mark
 
 
 def _has_mark(model: Content) -> bool:
