@@ -110,7 +110,7 @@ async def _serve(
     sources = Sources(admin, opener, lambda: health.why_not)
     ops = new_ops(config, sources, opener) if config.ops else None
     if config.ops or "metrics" in pipeline.exported:
-        await sources.start()
+        sources.start()
     pipeline.watch(sources.readings.take, sources.readings.take_slow)
     try:
         if await unless_stopped(_open(config, backend, admin, observer, journal), stop):
@@ -119,7 +119,7 @@ async def _serve(
         else:
             observer.event("stopped before it was ready")
     finally:
-        sources.stop()
+        await sources.stop()
         if ops is not None:
             await ops.stop()
 
