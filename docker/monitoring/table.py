@@ -19,7 +19,8 @@ error: a value within 1 % of a bound may be found on its other side. Units are U
 share, and what is counted in braces.
 
 No attribute holds what a client may choose freely. What a slot has counted outlasts its revision: the sums of the last
-256 pairs of slot and revision that are loaded no more are kept, and forgotten only as a whole.
+256 pairs of slot and revision that are loaded no more are kept, and forgotten only as a whole. So are the transitions
+of the last 256 slots that were emptied.
 """
 _TRITON = """
 ## Under Triton's names

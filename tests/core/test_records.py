@@ -19,6 +19,7 @@ from turnout.core.records import Compared, comparison_fields, qualified, summary
 from turnout.core.references import Score
 from turnout.core.sampling import Rule
 from turnout.core.tensors import Tensors
+from turnout.core.tracing import TraceContext
 
 COMPARISON, SUMMARY = "turnout.shadow.comparison", "turnout.shadow.summary"
 TYPES = {"string": str, "int": int, "double": float}
@@ -49,6 +50,7 @@ PAIRS = {
     "live failed": pair(LIVE, live=None),
     "both failed": pair(None, live=None),
     "kept": replace(confused(), payload_ref="m-green-1"),
+    "traced": replace(confused(), pair=replace(confused().pair, trace=TraceContext(5, 7))),
     "noise": pair(SHADOW, kind=PairKind.NOISE),
 }
 
@@ -176,6 +178,11 @@ def test_a_summary_without_pairs_has_bounds_and_no_rate() -> None:
     assert (fields["total.agreement.low"], fields["total.agreement.high"]) == (0, 1)
     assert not {"agreement.rate", "noise.rate", "duration.ratio.p50"} & set(fields)
     assert not any(name.startswith(("dropped.", "reference.")) for name in fields)
+
+
+def test_a_copy_that_is_traced_is_found_by_its_ids() -> None:
+    fields = comparison_fields(told(PAIRS["traced"]))
+    assert (fields["shadow.trace_id"], fields["shadow.span_id"]) == (f"{5:032x}", f"{7:016x}")
 
 
 def test_without_tensors_the_fields_are_the_same() -> None:

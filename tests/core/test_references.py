@@ -45,6 +45,15 @@ def test_a_label_scores_both_sides(live: int, shadow: int, label: int, want: Sco
     assert references.outputs == ("label", "p")
 
 
+def test_the_outputs_that_a_label_can_be_of() -> None:
+    references = References(10)
+    references.remember("id", labels([1], [2]))
+    assert references.outputs_of("id") == ("label", "p"), "raw is not compared by class"
+    assert references.outputs_of("other") == ()
+    references.learn("id", "p", 1)
+    assert references.outputs_of("id") == ("label", "p"), "also when it has one: the next is a duplicate"
+
+
 def test_what_nobody_remembers_is_unknown() -> None:
     references = References(2)
     assert references.learn("id", "label", 3) is Learned.UNKNOWN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import http.client
+import os
 import re
 import signal
 import socket
@@ -151,6 +152,34 @@ def test_probes_while_models_load(tmp_path: Path) -> None:
             assert (200, 503) in seen, "alive and not ready, before it was both"
         finally:
             starting.kill()
+
+
+@pytest.mark.parametrize("hanging", ["nvmlInit", "nvmlDeviceGetUtilizationRates"])
+def test_a_gpu_driver_that_hangs_holds_nothing_up(slow: Path, tmp_path: Path, hanging: str) -> None:
+    (tmp_path / "pynvml.py").write_text(f"hanging = {hanging!r}\n{_NVML}")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with process(slow, more={"PYTHONPATH": paths}) as server:
+        address = address_of(server, "ops")
+        for _ in range(3):
+            assert "turnout_server_ready" in metrics(server)
+        assert get(address, "/livez")[0] == get(address, "/readyz")[0] == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+
+
+_NVML = """
+import time
+
+class NVMLError(Exception):
+    pass
+
+def __getattr__(name):
+    def answer(*_):
+        if name == hanging:
+            time.sleep(3600)
+        return 1
+    return answer
+"""
 
 
 def test_no_ops_has_no_port(slow: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import socket
 import struct
@@ -247,6 +249,60 @@ def test_used_port(slow: Path) -> None:
     assert ended.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        (
+            ("--grpc-port=18111", "--admin-port=18111", "--admin-host=127.0.0.1"),
+            "port 18111 is asked for twice, on 127.0.0.1 and on 127.0.0.1; choose another --admin-host or "
+            "--admin-port, or use --no-admin",
+        ),
+        (
+            ("--grpc-port=18111", "--ops-port=18111", "--ops-host=0.0.0.0"),
+            "port 18111 is asked for twice, on 127.0.0.1 and on 0.0.0.0; choose another --ops-host or --ops-port, or "
+            "use --no-ops",
+        ),
+    ],
+)
+def test_one_port_for_two_servers(slow: Path, flags: tuple[str, ...], refusal: str) -> None:
+    ended = run("serve", f"--model-repository={slow}", "--host=127.0.0.1", *flags)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"turnout: {refusal}\n")
+
+
+@pytest.mark.parametrize("flag", ["--grpc-port", "--admin-port"])
+def test_a_port_that_is_taken_while_models_load(tmp_path: Path, flag: str) -> None:
+    """Where the admin server runs already, it is stopped, and gRPC has nothing to complain of."""
+    hostile(tmp_path, hostile_models.never_loads)
+    onnx_models.write(tmp_path, "good", onnx_models.NO_BATCH)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    flags = {"--grpc-port": 0} | {flag: port}
+    arguments = [f"{name}={number}" for name, number in flags.items()]
+    with subprocess.Popen(
+        [
+            *COMMAND,
+            "serve",
+            f"--model-repository={tmp_path}",
+            "--preflight-timeout-s=2",
+            "--host=127.0.0.1",
+            *arguments,
+        ],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        try:
+            until(lambda: psutil.Process(started.pid).children())
+            with socket.create_server(("127.0.0.1", port)):
+                stdout, stderr = started.communicate(timeout=60)
+        finally:
+            started.kill()
+    assert (started.returncode, stdout) == (1, "")
+    assert f"cannot listen on 127.0.0.1:{port}" in stderr
+    assert "__del__" not in stderr and "Traceback" not in stderr and "never awaited" not in stderr
+
+
 def test_port_of_another_turnout(slow: Path) -> None:
     """Two servers on one port would share its calls at random."""
     with process(slow) as server:
@@ -368,6 +424,32 @@ def test_a_model_that_is_being_tried_does_not_outlive_the_server(tmp_path: Path)
         finally:
             started.kill()
     until(lambda: not tried.is_running() or tried.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_the_start_nor_the_stop(slow: Path) -> None:
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(full, b"x" * 512):
+            pass
+    os.set_blocking(full, True)
+    arguments = ("--host=127.0.0.1", "--grpc-port=0", "--drain-delay-s=0")
+    with subprocess.Popen(
+        [*COMMAND, "serve", f"--model-repository={slow}", *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=full,
+        text=True,
+    ) as started:
+        try:
+            assert started.stdout is not None
+            until(lambda: started.stdout.readline().startswith("ready: "), 60)
+            started.send_signal(signal.SIGTERM)
+            assert started.wait(20) == 0
+        finally:
+            started.kill()
+    os.close(unread)
+    os.close(full)
 
 
 def test_strict_refuses_to_start_with_every_reason(tmp_path: Path) -> None:

@@ -246,12 +246,16 @@ def payloads(got: Sink) -> set[str]:
 
 def _check_records(got: Sink, captures: bool) -> None:
     live = {(span.trace_id, span.span_id): values(span.attributes) for span in got.spans}
+    copies = {(span.trace_id.hex(), span.span_id.hex()): span for span in got.named("turnout.shadow.infer")}
     for log in events(got, "comparison"):
         fields = values(log.attributes)
         assert not undocumented(log.event_name, fields)
         assert not log.body.WhichOneof("value")
         span = live[log.trace_id, log.span_id]
-        assert span["turnout.inference.id"] == fields["turnout.inference.id"], "linked to the live request"
+        assert span["turnout.inference.id"] == fields["turnout.inference.id"], "in the trace of the live request"
+        shadow_ids = str(fields["turnout.shadow.trace_id"]), str(fields["turnout.shadow.span_id"])
+        (link,) = copies[shadow_ids].links
+        assert (link.trace_id, link.span_id) == (log.trace_id, log.span_id)
         assert (fields["turnout.live.revision"], fields["turnout.live.slot"]) == ("digits/1", "blue")
         assert 0 < fields["turnout.sampling.probability"] <= 1
         assert ("turnout.payload.ref" in fields) == (captures and fields["turnout.comparison.result"] != "match")

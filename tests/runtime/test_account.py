@@ -57,6 +57,15 @@ def test_what_ended_first_is_forgotten_first_and_never_what_is_loaded() -> None:
     assert requests(accounts) == {("blue", "m/3"): 1, ("blue", "m/1"): 2, ("blue", "m/4"): 1}
 
 
+def test_what_was_emptied_is_forgotten_too() -> None:
+    accounts = Accounts(closed_max=2)
+    for name in ("a", "b", "c", "b"):
+        accounts.open(name, revision(1)).record_request(Outcome.SUCCESS, 1, MS)
+        accounts.close("m", name)
+    accounts.close("m", "b")  # there is nothing any more
+    assert requests(accounts) == {("c", "m/1"): 1, ("b", "m/1"): 2}
+
+
 def test_accounts_add_up() -> None:
     one, other = Account(), Account()
     timings = Timings(queue_ns=1, compute_input_ns=2, compute_infer_ns=3, compute_output_ns=4, batch_rows=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -948,3 +949,19 @@ async def test_what_is_asked_about_a_model_is_answered_by_its_stable_slot(loop: 
     control.shelf.versions[4] = "digest-4"
     await control.operations.load_newest("m", BAKE_NS, ALICE)
     assert (control.in_force, control.state("green")) == ({"green": 10_000}, "READY m/4")
+
+
+@virtual
+@pytest.mark.parametrize("how", ["unloaded", "failed", "called off"])
+async def test_what_slots_that_are_gone_have_counted_is_bounded(loop: VirtualLoop, how: str) -> None:
+    control = await Control.open(loop)
+    if how == "failed":
+        control.shelf.failing[2] = "it crashes"
+    accounts = control.controller.works.opener.accounts
+    accounts._closed_max = 2
+    for number in range(5):
+        name = f"s{number}"
+        with contextlib.suppress(ControlError):
+            await control.load(name, 2, wait=how != "called off")
+        await control.unload(name)
+    assert [load.slot for load in accounts] == ["s3", "s4", "blue"]

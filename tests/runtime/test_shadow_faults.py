@@ -113,7 +113,7 @@ class Plan:
             salt="s",
             comparators=(),
             queue_max=rng.choice([1, 10, 1000]),
-            bytes_max=rng.choice([40, 1000, 1 << 20]),
+            bytes_max=rng.choice([40, 400, 1 << 20]),
             deadline_ns=rng.choice([1, 100 * MS, 2000 * MS]),
             noise_bp=rng.choice([0, 0, 5000]),
         )

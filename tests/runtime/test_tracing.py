@@ -12,6 +12,7 @@ from turnout.core.assignment import Assignment, Choice
 from turnout.core.errors import Reason, ServingError
 from turnout.core.routing import Interval, Route
 from turnout.core.tracing import TraceContext
+from turnout.runtime.account import Outcome
 from turnout.runtime.jobs import SlotLimits
 
 T1, T2, T3 = (TraceContext(n, n) for n in (101, 102, 103))
@@ -118,3 +119,8 @@ async def test_a_fallback_says_so(loop: VirtualLoop) -> None:
     await world.after(1)
     assert outcome.error.assignment is not None
     assert (outcome.error.assignment.slot, outcome.error.assignment.choice) == ("blue", Choice.FALLBACK)
+    counted = {
+        load.slot: (load.account.routed[Outcome.FAILED].requests, load.account.pinned[Outcome.FAILED].requests)
+        for load in world.accounts
+    }
+    assert counted == {"v1": (1, 0), "blue": (0, 1)}, "chance did not send it to the slot that answered in its place"

@@ -1,8 +1,9 @@
 """Seeded simulation: the real dispatcher, fleet, slots and batchers on virtual time, under random traffic and faults.
 
 Each seed makes a server with a queue policy, an arrival process and a set of faults: poisonous requests, clients that
-leave, deadlines that pass, queues that overflow, a slot that is unloaded in the middle. Then the invariants of
-ARCHITECTURE.md that such a run can break are checked. Run by `make sim`; a failure prints the SEED that repeats it.
+leave, deadlines that pass, queues that overflow, a slot that is unloaded in the middle, a slow and faulty shadow. Then
+the invariants of ARCHITECTURE.md that such a run can break are checked. Run by `make sim`; a failure prints the SEED
+that repeats it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import os
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -21,16 +22,22 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from support.virtual import VirtualLoop, run_virtual
+from support.shadows import shadow_rule
+from support.virtual import VirtualLoop, inline, run_virtual
 from support.world import DECLARED, Outcome, SyntheticSource, World, request
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.batch_policy import BatchPolicy, QueuePolicy
+from turnout.core.copies import PairKind
 from turnout.core.errors import Reason, ServingError
 from turnout.core.model import Execution
+from turnout.core.shadow_rules import ShadowRule
 from turnout.core.slots import SlotState
 from turnout.runtime.account import Outcome as Counted
 from turnout.runtime.budget import Budget
+from turnout.runtime.comparison_feed import ComparisonFeed
+from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.jobs import SlotLimits
+from turnout.runtime.shadows import Shadows
 
 MS = 1_000_000
 POISON = -1.0
@@ -42,11 +49,20 @@ class Sent:
 
     value: float
     rows: int
+    inference_id: str
     sent_ns: int
     deadline_ns: int | None
     outcome: Outcome | None = None  # None: refused at once
     refusal: Reason | None = None
     cancelled: bool = False
+
+    @property
+    def computed(self) -> bool:
+        """Whether there is an answer, or an error of the model itself."""
+        answer = self.outcome.answer if self.outcome is not None else None
+        if isinstance(answer, ServingError):
+            return answer.reason is Reason.EXECUTION_FAILED
+        return answer is not None
 
 
 @dataclass
@@ -67,6 +83,8 @@ class Plan:
     unload_after: int | None  # requests; None: never
     policy: BatchPolicy
     budget_rows_max: int
+    rule: ShadowRule | None
+    shadow_run_ms: float
     break_reuse: bool = False  # the control: break invariant 13 on purpose
 
     @classmethod
@@ -87,6 +105,8 @@ class Plan:
             unload_after=rng.choice([None, None, rng.randrange(20)]),
             policy=_policy(rng),
             budget_rows_max=rng.choice([8, 64, 1 << 20]),
+            rule=_rule(rng),
+            shadow_run_ms=rng.choice([0, 3, 300]),
         )
 
 
@@ -111,6 +131,18 @@ def _policy(rng: random.Random) -> BatchPolicy:
     )
 
 
+def _rule(rng: random.Random) -> ShadowRule | None:
+    rule = shadow_rule(
+        "v1",
+        rng.choice([3000, 10_000]),
+        queue_max=rng.choice([1, 20, 1000]),
+        bytes_max=rng.choice([100, 1 << 20]),
+        deadline_ns=rng.choice([1, 60 * MS, 2000 * MS]),
+        noise_bp=rng.choice([0, 5000]),
+    )
+    return rng.choice([None, rule])
+
+
 async def simulate(loop: VirtualLoop, plan: Plan) -> str:
     """One run; returns a digest of all that happened.
 
@@ -120,13 +152,16 @@ async def simulate(loop: VirtualLoop, plan: Plan) -> str:
     rng = random.Random(plan.seed + 1)
     world = World(loop, SlotLimits(plan.queue_rows_max, 1 << 30))
     world.budget = Budget(plan.budget_rows_max, 1 << 30)
-    model = SyntheticModel(DECLARED)
+    model, shadow = SyntheticModel(DECLARED), SyntheticModel(DECLARED)
     execution = Execution(instances=plan.instances)
-    source = SyntheticSource("m", rows_max=plan.rows_max, execution=execution, policy=plan.policy)
+    source = SyntheticSource("m", (2, 1), plan.rows_max, execution=execution, policy=plan.policy)
     model.wait = lambda rows: world.clock.spend(int((plan.run_ms + plan.row_ms * rows) * MS))
-    await world.load({"m": model}, [source], rng.randrange)
+    shadow.wait = lambda rows: world.clock.spend(int(plan.shadow_run_ms * MS))
+    await world.load({"m/2": model, "m/1": shadow}, [source], rng.randrange)
     model.poison, model.reuse_outputs = POISON, plan.break_reuse
+    shadow.poison = POISON if plan.seed % 2 else 7.0
     model.runs.clear()
+    shadows = _shadowed(world, plan, rng)
     sent: list[Sent] = []
     tasks: set[asyncio.Task[None]] = set()
     slot = world.fleet.model("m").slots["blue"]
@@ -139,11 +174,25 @@ async def simulate(loop: VirtualLoop, plan: Plan) -> str:
         queued = slot.cargo.batcher.queued_rows if slot.cargo else 0
         assert queued <= max(plan.queue_rows_max, plan.rows_max), "6: the queue is bounded"
         assert world.budget.rows <= max(plan.budget_rows_max, plan.rows_max), "6: what is under way is bounded"
+        copies = sum(report.queued for report in shadows.reports())
+        assert plan.rule is None or copies <= plan.rule.queue_max, "6: copies are bounded"
         await asyncio.sleep(rng.expovariate(1 / plan.gap_ms) / 1000 if plan.gap_ms else 0)
     await asyncio.sleep(60)
     await asyncio.gather(*tasks)
     _check(world, plan, model, sent)
+    _check_copies(world, plan, shadows, sent)
+    await shadows.stop()
     return _digest(sent, model)
+
+
+def _shadowed(world: World, plan: Plan, rng: random.Random) -> Shadows:
+    bits = random.Random(plan.seed).getrandbits
+    shadows = Shadows(world.fleet, world.clock, world.clock, inline, world.seen, bits, ComparisonFeed())
+    world.dispatcher = Dispatcher(world.fleet, world.clock, rng.randrange, shadow=shadows)
+    served = world.fleet.model("m")
+    if plan.rule is not None and served.route is not None:
+        served.assign(replace(served.route, generation=2, shadows=(plan.rule,)))
+    return shadows
 
 
 async def _send(world: World, plan: Plan, rng: random.Random, number: int) -> Sent:
@@ -152,8 +201,15 @@ async def _send(world: World, plan: Plan, rng: random.Random, number: int) -> Se
     now_ns = world.clock()
     deadline_ns = now_ns + int(rng.expovariate(1 / (20 * MS))) if rng.random() < plan.deadline else None
     timeout_ns = rng.choice([0, 0, 25 * MS])
-    one = Sent(value, rows, now_ns, deadline_ns)
-    asked = request(value, rows, deadline_ns=deadline_ns, timeout_ns=timeout_ns, priority=rng.randrange(5))
+    one = Sent(value, rows, f"id-{number}", now_ns, deadline_ns)
+    asked = request(
+        value,
+        rows,
+        inference_id=one.inference_id,
+        deadline_ns=deadline_ns,
+        timeout_ns=timeout_ns,
+        priority=rng.randrange(5),
+    )
     try:
         one.outcome = world.infer(asked)
     except ServingError as refusal:
@@ -190,6 +246,16 @@ def _check(world: World, plan: Plan, model: SyntheticModel, sent: list[Sent]) ->
         assert answered == sorted(answered), "answers left in the order of their requests"
     assert sum(run.runs for run in slot.account.batches.values()) <= len(model.runs)
     assert all(rows <= plan.rows_max for rows in model.runs)
+
+
+def _check_copies(world: World, plan: Plan, shadows: Shadows, sent: list[Sent]) -> None:
+    assert world.fleet.model("m").slots["v1"].leases == 0, "every copy's lease was released"
+    assert not any(report.queued for report in shadows.reports()), "no copy keeps its place"
+    assert not world.seen.handler_failures, world.seen.handler_failures
+    account = shadows.account
+    compared = sum(count for (*_, kind, _), count in account.comparisons.items() if kind is PairKind.SHADOW)
+    offered = sum(plan.rule is not None and plan.rule.takes(one.inference_id) for one in sent if one.computed)
+    assert offered == compared + account.dropped.total(), "each copy is compared, or dropped and counted"
 
 
 def _check_one(one: Sent) -> None:

@@ -31,10 +31,17 @@ class Source:
         self.asked = 0
         self.now_ns = 100 * S
         about = {"service_name": "turnout", "service_version": "1"}
-        self.exposition = Exposition(self.collect, lambda: self.now_ns, lambda then_ns: 1000 * S + then_ns, about)
+        self.reading_ns = 0
+        self.making_ns = 0  # for each exemplar
+        self.exposition = Exposition(self.collect, lambda: self.now_ns, self.wall_ns, about)
+
+    def wall_ns(self, then_ns: int) -> int:
+        self.now_ns += self.making_ns
+        return 1000 * S + then_ns
 
     def collect(self) -> list[Reading]:
         self.asked += 1
+        self.now_ns += self.reading_ns
         return self.readings
 
     def families(self, accept: str = OPENMETRICS) -> dict[str, Any]:
@@ -116,9 +123,38 @@ def test_whoever_asks_often_gets_the_same_page_for_a_second() -> None:
     source.readings = [Reading(i.SERVER_READY, (Value((), 0),))]
     assert source.exposition.page(OPENMETRICS, "identity") is first
     assert source.asked == 1
-    assert source.exposition.page("text/plain", "").body != first.body, "another format is another page"
+    for accept, encoding in ((OPENMETRICS, "gzip"), ("text/plain", ""), ("text/plain", "gzip")):
+        page = source.exposition.page(accept, encoding)
+        body = gzip.decompress(page.body) if page.compressed else page.body
+        assert b"turnout_server_ready 1.0" in body, "another format is another page of the same readings"
+    assert source.asked == 1
     source.now_ns += S
     assert b"turnout_server_ready 0.0" in source.exposition.page(OPENMETRICS, "").body
+
+
+def test_a_page_that_took_long_is_kept_longer() -> None:
+    sketch = Sketch()
+    sketch.observe(300_000)
+    source = Source(Reading(i.REQUEST_DURATION, (sketched(LABELS, sketch, 300_000, exemplars((300_000, 1, 0))),)))
+    source.making_ns = S // 5
+    assert source.families()
+    source.making_ns = 0
+    source.now_ns += 3 * S
+    assert source.families()
+    assert source.families("text/plain")
+    assert source.asked == 1
+    source.now_ns += S
+    assert source.families("text/plain")
+    assert source.asked == 2
+
+
+def test_what_takes_long_to_read_is_kept_no_longer() -> None:
+    source = Source(Reading(i.SERVER_READY, (Value((), 1),)))
+    source.reading_ns = 5 * S
+    assert source.families()
+    source.now_ns += S
+    assert source.families()
+    assert source.asked == 2
 
 
 def test_pages_are_compressed_for_who_says_so() -> None:

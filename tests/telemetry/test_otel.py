@@ -30,7 +30,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def built(endpoint: str, protocol: str) -> Pipeline:
-    return otel.build(read({"OTEL_EXPORTER_OTLP_PROTOCOL": OVER[protocol]}, endpoint), LIMITS, "ours")
+    return otel.build(read({"OTEL_EXPORTER_OTLP_PROTOCOL": OVER[protocol]}, endpoint), LIMITS, "ours", str)
 
 
 @pytest.mark.parametrize(("sink", "protocol"), [(grpc_sink, "grpc"), (http_sink, "http")])
@@ -72,7 +72,7 @@ async def test_a_service_without_a_name_gets_ours(capsys: pytest.CaptureFixture[
         "OTEL_LOGS_EXPORTER": "console",
         "OTEL_METRICS_EXPORTER": "console",
     }
-    pipeline = otel.build(read(environment), LIMITS, "ours")
+    pipeline = otel.build(read(environment), LIMITS, "ours", str)
     pipeline.watch(lambda: [Reading(QUEUE_LIMIT, (Value((), 5),))], lambda: [])
     pipeline.tracer.request_ended(EndedRequest(TRACE, "ModelInfer", 1, 2, None, None, "CANCELLED"))
     pipeline.events.emit("turnout.transition", Severity.ERROR, {})
@@ -88,4 +88,4 @@ async def test_a_service_without_a_name_gets_ours(capsys: pytest.CaptureFixture[
 def test_a_variable_that_cannot_be_used_says_so(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="OTEL_ variables"):
-        otel.build(read({"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}), LIMITS, "ours")
+        otel.build(read({"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}), LIMITS, "ours", str)

@@ -22,6 +22,7 @@ from turnout.runtime.ports import Severity
 from turnout.runtime.tracing import NO_TRACER
 from turnout.telemetry.instruments import QUEUE_LIMIT, THREADS
 from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.telemetry.masking import new_mask
 from turnout.telemetry.pipeline import Limits, Pipeline, open_pipeline
 from turnout.telemetry.push import Pusher, Schedule
 from turnout.telemetry.readings import Reading, Value
@@ -127,10 +128,14 @@ def written() -> Iterator[list[tuple[str, dict[str, Any]]]]:
     try:
         yield lines
     finally:
-        structlog.reset_defaults()
-        for name in ("opentelemetry", "urllib3"):
-            logging.getLogger(name).handlers = []
-            logging.getLogger(name).propagate = True
+        forget_logging()
+
+
+def forget_logging() -> None:
+    structlog.reset_defaults()
+    for name in ("opentelemetry", "urllib3"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = True
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -181,3 +186,63 @@ def test_what_the_sdk_says_comes_once_a_minute_and_is_not_exported(
     lines = shown(capsys)
     assert [line["what"] for line in lines] == ["cannot reach 0", "something else"]
     assert not written
+
+
+def test_what_the_sdk_quotes_of_headers_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    start_logging("info", "json", mask=new_mask({"OTEL_EXPORTER_OTLP_HEADERS": "api-key: TOKEN1"}))
+    try:
+        logging.getLogger("opentelemetry.util.re").warning("Header format invalid! Header: %s", "api-key: TOKEN1")
+        [line] = shown(capsys)
+    finally:
+        forget_logging()
+    assert line["what"] == "Header format invalid! Header: ***"
+
+
+async def test_what_an_exporter_fails_with_is_masked(written: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    class Quoting(Kept):
+        def export(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
+            raise ValueError("Invalid header value: 'TOKEN1\n'")
+
+    mask = new_mask({"OTEL_EXPORTER_OTLP_HEADERS": "api-key=TOKEN1%0A"})
+    pusher = Pusher([Quoting()], Resource.get_empty(), Schedule(3600.0, 1.0), time.time_ns, mask)
+    pusher.start(lambda: [], lambda: [])
+    await asyncio.to_thread(pusher.shutdown)
+    [line] = shown(capsys)
+    assert "Invalid header value" in line["error"] and "TOKEN1" not in line["error"]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_does_not_have_what_variables_held(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        credentials = "Bearer" + " TOKEN" + "1"
+        raise KeyError(len(credentials))
+
+    start_logging("info", form)
+    try:
+        try:
+            fail()
+        except KeyError as error:
+            LogObserver().handler_failed("ModelInfer", "e1", error)
+    finally:
+        forget_logging()
+    told = capsys.readouterr().err
+    assert "internal error" in told and "KeyError" in told and "in fail" in told.replace('"name": "', "in ")
+    assert "TOKEN1" not in told
+
+
+def test_of_runs_that_fail_ten_a_second_are_told_and_the_others_counted(
+    written: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_ns = 0
+    observer = LogObserver(clock_ns=lambda: now_ns)
+    for number in range(100):
+        observer.run_failed(REVISION, 1, f"e{number}", ValueError("x"))
+    now_ns = 100_000_000
+    for _ in range(2):
+        observer.run_failed(REVISION, 1, "later", ValueError("x"))
+    now_ns = 200_000_000
+    observer.run_failed(REVISION, 1, "last", ValueError("x"))
+    lines = shown(capsys)
+    assert [line["error_id"] for line in lines] == [f"e{number}" for number in range(10)] + ["later", "last"]
+    assert [line.get("left_out") for line in lines] == [None] * 10 + [90, 1]
+    assert len(written) == len(lines)

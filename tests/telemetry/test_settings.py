@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from turnout.core.tracing import Sampling
@@ -88,3 +90,30 @@ def test_a_flag_that_the_environment_switches_off_is_noted() -> None:
 @pytest.mark.parametrize(("names", "read_"), [("tracecontext", True), ("baggage,tracecontext", True), ("none", False)])
 def test_callers_headers_are_read_unless_the_propagators_say_no(names: str, read_: bool) -> None:
     assert read({"OTEL_PROPAGATORS": names}).w3c is read_
+
+
+@pytest.mark.parametrize("name", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BLRP_SCHEDULE_DELAY"])
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "1" * 5000])
+def test_a_number_that_the_sdk_would_pass_over_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} = '{value[:64]}' is no positive whole number$"):
+        read({name: value}, "http://c")
+    assert not read({name: value}), "nothing is exported"
+    assert read({name: "2048"}, "http://c")
+
+
+@pytest.mark.parametrize("name", ["CERTIFICATE", "METRICS_CLIENT_KEY", "LOGS_CLIENT_CERTIFICATE"])
+def test_a_file_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
+    name, file = f"OTEL_EXPORTER_OTLP_{name}", tmp_path / "ca.pem"
+    with pytest.raises(ValueError, match=rf"^{name} = '{file}' cannot be read: No such file or directory$"):
+        read({name: str(file)}, "https://c")
+    console = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+    assert read({name: str(file), **console}), "nothing is sent there"
+    file.touch()
+    assert read({name: str(file)}, "https://c")
+
+
+def test_an_exemplar_filter_that_has_no_effect_is_noted() -> None:
+    assert not read({"OTEL_METRICS_EXEMPLAR_FILTER": "trace_based"}, "http://c").notes
+    [note] = read({"OTEL_METRICS_EXEMPLAR_FILTER": "always_off"}, "http://c").notes
+    assert "OTEL_METRICS_EXEMPLAR_FILTER" in note
+    assert not read({"OTEL_METRICS_EXEMPLAR_FILTER": "always_off"}).notes

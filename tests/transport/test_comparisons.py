@@ -25,6 +25,7 @@ from turnout.core.errors import Reason
 from turnout.core.pairs import Result
 from turnout.core.records import Compared
 from turnout.core.sampling import Rule
+from turnout.core.tracing import TraceContext
 from turnout.runtime.comparison_feed import PAIRS_MAX
 from turnout.transport.admin_server import _STREAMS_MAX
 from turnout.transport.comparisons import ComparisonHandlers, comparison, summary
@@ -166,6 +167,16 @@ def test_a_comparison_says_how_the_answers_differ() -> None:
         shadow_queue_duration={"nanos": 1_000_000}, request_digest="0f" * 8, payload_ref="m-green-1",
         sampling_probability=0.25, sampling_rule="SAMPLING_RULE_TOP_DISTANCE",
     )  # fmt: skip
+
+
+def test_a_comparison_says_where_its_copy_is_traced() -> None:
+    untraced = confused()
+    traced = replace(untraced, pair=replace(untraced.pair, trace=TraceContext(0xA1, 0xB2)))
+    message = comparison(told(traced))
+    assert (message.shadow_trace_id, message.shadow_span_id) == ("0" * 30 + "a1", "0" * 14 + "b2")
+    message.ClearField("shadow_trace_id")
+    message.ClearField("shadow_span_id")
+    assert message == comparison(told(untraced))
 
 
 @pytest.mark.parametrize(

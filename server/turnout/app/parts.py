@@ -32,9 +32,11 @@ from turnout.store.journal import SqliteJournal, StateDirectoryError
 from turnout.store.memory_journal import MemoryJournal
 from turnout.telemetry import settings as telemetry_settings
 from turnout.telemetry.logs import LogObserver, start_logging
+from turnout.telemetry.masking import new_mask
 from turnout.telemetry.ops import Ops, start_ops
 from turnout.telemetry.pipeline import Limits, Pipeline, open_pipeline
 from turnout.telemetry.sources import Sources
+from turnout.telemetry.standard_error import LineWriter
 from turnout.telemetry.transitions import Transitions
 from turnout.transport.calls import CallLimits
 from turnout.transport.catalogue import Catalogue
@@ -50,15 +52,16 @@ _OPEN_BYTES_MAX = 64 << 20
 _MESSAGE_BYTES_MIN = 4 << 20  # gRPC's own default
 
 
-def start_telemetry(config: Config) -> Pipeline:
-    start_logging(config.log_level, config.log_format)  # so that it takes what the SDK says of its variables
-    settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
+def start_telemetry(config: Config, log: LineWriter) -> Pipeline:
+    mask = new_mask(os.environ, config.otlp_endpoint)
+    start_logging(config.log_level, config.log_format, mask=mask)  # it takes what the SDK says of its variables
     limits = Limits(config.trace_slow_ms * 10**6 or 1 << 63, config.trace_captures_per_s_max)
     try:
-        pipeline = open_pipeline(settings, limits, config.server_name)
+        settings = telemetry_settings.read(os.environ, config.otlp_endpoint)
+        pipeline = open_pipeline(settings, limits, config.server_name, mask)
     except ValueError as error:
         raise StartError(str(error)) from None
-    start_logging(config.log_level, config.log_format, pipeline.write_line)
+    start_logging(config.log_level, config.log_format, pipeline.write_line, mask, log)
     observer = LogObserver()
     for note in settings.notes:
         observer.noticed(note)

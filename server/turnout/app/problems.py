@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 
 from turnout.config import Config
@@ -9,6 +10,7 @@ from turnout.runtime.fleet import Fleet
 from turnout.telemetry.logs import LogObserver
 
 OPS_REMEDY = "--ops-host or --ops-port, or use --no-ops"
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, never listened on
 
 
 class StartError(Exception):
@@ -36,12 +38,16 @@ def refuse_problems(config: Config, fleet: Fleet, known: bool, observer: LogObse
 
 
 def refuse_used_ports(config: Config) -> None:
-    """Find a used port before models are loaded, which can take minutes; listening itself checks again."""
+    """Find a used port, or one for two servers, before models are loaded, which can take minutes; listening itself
+    checks again."""
     addresses = [(config.host, config.grpc_port, "--host or --grpc-port")]
     if config.admin:
         addresses.append((config.admin_host, config.admin_port, "--admin-host or --admin-port, or use --no-admin"))
     if config.ops:
         addresses.append((config.ops_host or config.host, config.ops_port, OPS_REMEDY))
+    for (host, port, _), (other, other_port, remedy) in itertools.combinations(addresses, 2):
+        if port and port == other_port and (host == other or not {host, other}.isdisjoint(_EVERY_ADDRESS)):
+            raise StartError(f"port {port} is asked for twice, on {host} and on {other}; choose another {remedy}")
     for host, port, remedy in addresses:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:

@@ -2,7 +2,7 @@
 
     start   journal -> ops port -> backend -> repository -> slots loaded, warmed, routed -> admin port, port open, READY
     stop    not ready, still serving (drain delay) -> no new calls, those under way finish (grace) -> slots unload
-            -> ops port closed, telemetry sent, or given up
+            -> ops port closed, telemetry sent, or given up -> log written, as far as it is read
 
 The only module that knows concrete classes (invariant 7).
 """
@@ -10,6 +10,7 @@ The only module that knows concrete classes (invariant 7).
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ from turnout.app.parts import (
 )
 from turnout.app.problems import StartError, refuse_problems, refuse_used_ports
 from turnout.app.signals import StopSignals, stop_signals, unless_stopped
-from turnout.app.stopping import drain, end_telemetry, unload
+from turnout.app.stopping import LOG_S_MAX, drain, end_telemetry, unload
 from turnout.backends.onnx import OnnxBackend
 from turnout.backends.threads import offload
 from turnout.config import Config
@@ -43,6 +44,7 @@ from turnout.telemetry.pipeline import Pipeline
 from turnout.telemetry.server_readings import CallReadings
 from turnout.telemetry.shadow import ComparisonEvents, ShadowReadings
 from turnout.telemetry.sources import Sources
+from turnout.telemetry.standard_error import LineWriter, write_descriptor
 from turnout.transport.admin import SlotHandlers
 from turnout.transport.admin_server import AdminServer
 from turnout.transport.comparisons import ComparisonHandlers
@@ -68,7 +70,16 @@ async def serve(config: Config, announce: Callable[[Started], None]) -> None:
     Raises:
         StartError: a port in use, a GPU that is not there, a repository that is not there or has no usable model.
     """
-    pipeline = start_telemetry(config)
+    log = LineWriter(write_descriptor(sys.stderr.fileno()))
+    log.start()
+    try:
+        await _logged(config, announce, log)
+    finally:
+        log.stop(LOG_S_MAX)
+
+
+async def _logged(config: Config, announce: Callable[[Started], None], log: LineWriter) -> None:
+    pipeline = start_telemetry(config, log)
     observer = LogObserver(pipeline.events)
     stop = stop_signals(config.drain_delay_s)
     try:
@@ -99,7 +110,7 @@ async def _serve(
     sources = Sources(admin, opener, lambda: health.why_not)
     ops = new_ops(config, sources, opener) if config.ops else None
     if config.ops or "metrics" in pipeline.exported:
-        await sources.start()
+        sources.start()
     pipeline.watch(sources.readings.take, sources.readings.take_slow)
     try:
         if await unless_stopped(_open(config, backend, admin, observer, journal), stop):
@@ -108,7 +119,7 @@ async def _serve(
         else:
             observer.event("stopped before it was ready")
     finally:
-        sources.stop()
+        await sources.stop()
         if ops is not None:
             await ops.stop()
 
@@ -156,6 +167,8 @@ async def _run(
         admin_port = await admin_server.start(config.admin_host, config.admin_port) if admin_server else None
         port = await server.start(config.host, config.grpc_port)
     except PortInUse as error:
+        if admin_server is not None:
+            await admin_server.stop(0)  # else gRPC asks a loop that has gone to stop it
         raise StartError(str(error)) from None
     sources.readings.add(CallReadings(server.under_way))
     sources.readings.add(ShadowReadings(shadows))

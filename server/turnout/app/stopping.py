@@ -21,6 +21,7 @@ _UNLOAD_S_SECOND = 0.2
 _UNLOAD_S_MAX = 1.0  # after the last call has ended, or its grace has passed
 _TELEMETRY_S_MAX = 2.0  # then, for what is not sent yet: a collector that does not answer must not keep the process
 _TELEMETRY_S_SECOND = 0.2
+LOG_S_MAX = 0.5  # and for the last lines of the log
 
 
 async def drain(

@@ -15,7 +15,7 @@ from turnout.core.sketch import Sketch
 from turnout.core.tensors import Timings
 from turnout.core.tracing import TraceContext
 
-_CLOSED_MAX = 256  # of what is loaded no more: a reader that comes now and then still sees its last counts
+CLOSED_MAX = 256  # of what is loaded no more: a reader that comes now and then still sees its last counts
 
 # Of durations: those of OpenTelemetry's RPC conventions, and finer ones below: small models answer in less than 1 ms.
 BOUNDS_NS = (
@@ -120,7 +120,8 @@ class Account:
 
     Attributes:
         routed: requests that weights, a sticky key or chance sent here.
-        pinned: requests that said who shall answer, apart: no comparison of slots may count them.
+        pinned: requests that said who shall answer, or were answered in another slot's place, apart: no comparison of
+            slots may count them.
         runs: nanoseconds of the model runs.
     """
 
@@ -198,7 +199,7 @@ class Accounts:
     """The accounts of all loads. Those of what is loaded no more are added up by slot and revision, so that the sums of
     each only grow; where there are too many, the one that ended first is forgotten, as a whole."""
 
-    def __init__(self, closed_max: int = _CLOSED_MAX) -> None:
+    def __init__(self, closed_max: int = CLOSED_MAX) -> None:
         self._open: dict[tuple[str, str], Loading] = {}
         self._closed: dict[_Key, Loading] = {}  # what ended first comes first
         self._closed_max = closed_max
@@ -211,6 +212,12 @@ class Accounts:
         if before is not None:
             self._close(before)
         return self._open[place].account
+
+    def close(self, model: str, slot: str) -> None:
+        """What was loaded there is loaded no more."""
+        load = self._open.pop((model, slot), None)
+        if load is not None:
+            self._close(load)
 
     def __iter__(self) -> Iterator[Loading]:
         yield from self._closed.values()

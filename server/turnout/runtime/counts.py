@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from turnout.core.ids import Revision
 from turnout.core.sketch import Sketch
 from turnout.core.slots import SlotState
+from turnout.runtime.account import CLOSED_MAX
 from turnout.runtime.ports import Observer
 
 OTHER = "_OTHER"  # for a name that is not ours: what clients may choose freely must not become a label
@@ -30,6 +31,7 @@ class Counts:
     """Attributes:
     calls: by method and status, both as gRPC has them.
     refused: requests that no slot has counted, by model (or OTHER, where there is none of that name) and reason.
+    transitions: of slots, by model, slot and state; of EMPTY ones, only of those that were emptied last.
     moves: changes of traffic, by model and kind: from the call until requests see it.
     """
 
@@ -38,6 +40,7 @@ class Counts:
     transitions: dict[tuple[str, str, SlotState], int] = field(default_factory=dict)
     moves: dict[tuple[str, str], Durations] = field(default_factory=dict)
     journal_failures: int = 0
+    _emptied: dict[tuple[str, str], None] = field(default_factory=dict)  # what was emptied first comes first
 
     def call(self, method: str, status: str, duration_ns: int) -> None:
         durations = self.calls.get((method, status))
@@ -51,6 +54,14 @@ class Counts:
     def transition(self, model: str, slot: str, state: SlotState) -> None:
         key = (model, slot, state)
         self.transitions[key] = self.transitions.get(key, 0) + 1
+        self._emptied.pop((model, slot), None)
+        if state is SlotState.EMPTY:
+            self._emptied[model, slot] = None
+        if len(self._emptied) > CLOSED_MAX:
+            oldest = next(iter(self._emptied))
+            del self._emptied[oldest]
+            for each in SlotState:
+                self.transitions.pop((*oldest, each), None)
 
     def moved(self, model: str, kind: str, duration_ns: int) -> None:
         self.moves.setdefault((model, kind), Durations()).record(duration_ns)

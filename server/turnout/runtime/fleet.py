@@ -22,7 +22,8 @@ class Lease:
     slot: Slot
     cargo: Cargo
     generation: int
-    pinned: bool = False  # the request said who shall answer: it tells nothing about the split
+    # The request said who shall answer, or is answered in another slot's place: it tells nothing about the split.
+    pinned: bool = False
     choice: Choice = Choice.ONLY
 
 

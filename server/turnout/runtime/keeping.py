@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Protocol
 
-from turnout.core.copies import Pair
 from turnout.core.records import Compared, comparison_fields, qualified
 from turnout.core.sampling import Export
-from turnout.core.tensors import Tensors, bytes_of
+from turnout.core.tensors import Tensors
 from turnout.runtime.ports import Observer, Offload
 
 NAME = re.compile(r"turnout-[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9]+-[0-9a-f]{12}")  # of a pair that is kept
@@ -41,9 +40,9 @@ class Keeper:
 
     def keep(self, told: Export[Compared]) -> str:
         pair = told.record.pair
-        if len(self._waiting) >= _WAITING_MAX or self._bytes + _bytes_of(pair) > _BYTES_MAX:
+        if len(self._waiting) >= _WAITING_MAX or self._bytes + pair.copy.bytes > _BYTES_MAX:
             return ""
-        self._bytes += _bytes_of(pair)
+        self._bytes += pair.copy.bytes
         which = blake2b(pair.copy.request.inference_id.encode(errors="surrogatepass"), digest_size=6).hexdigest()
         name = f"turnout-{pair.copy.request.model}-{pair.shadow.slot}-{told.record.time_ns}-{which}"
         self._waiting.append((name, told))
@@ -62,7 +61,7 @@ class Keeper:
         while self._waiting:
             name, told = self._waiting.pop(0)
             pair = told.record.pair
-            self._bytes -= _bytes_of(pair)
+            self._bytes -= pair.copy.bytes
             tensors = {
                 "input": pair.copy.request.inputs,
                 "live": pair.copy.live.outputs or {},
@@ -77,8 +76,3 @@ class Keeper:
             except Exception as error:  # noqa: BLE001 - a full disk, say: shadowing goes on
                 self._observer.noticed(f"the pair '{name}' could not be kept: {type(error).__name__}")
         self._task = None
-
-
-def _bytes_of(pair: Pair) -> int:
-    """Of both sides: a shadow's answer may be larger than the live one."""
-    return pair.copy.bytes + sum(map(bytes_of, (pair.shadow.outputs or {}).values()))

@@ -101,6 +101,7 @@ class Works:
             if slot.state in _ON_THE_WAY:
                 slot.move(SlotState.EMPTY, "called off")
                 slot.revision = None
+                self._close(slot)
             raise
         except Exception as error:  # noqa: BLE001 - our own fault must not leave a slot that loads for ever
             error_id = secrets.token_hex(8)
@@ -115,6 +116,7 @@ class Works:
         elif slot.state is SlotState.FAILED:
             slot.move(SlotState.EMPTY)
             slot.revision = None
+        self._close(slot)
         slot.gates, slot.warnings = None, ()
         if self._under_way(model, slot.name)[-1] is asyncio.current_task():
             slot.size_bytes = 0  # else it is what the next load reserves
@@ -122,6 +124,9 @@ class Works:
             if not routed:
                 model.slots.pop(slot.name, None)
         await done(slot)
+
+    def _close(self, slot: Slot) -> None:
+        self.opener.accounts.close(slot.model, slot.name)
 
 
 async def _after(before: list[asyncio.Task[None]]) -> None:

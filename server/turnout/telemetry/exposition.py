@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,7 +26,10 @@ from turnout.runtime.ports import ClockNs
 from turnout.telemetry.instruments import Instrument, Kind
 from turnout.telemetry.readings import Attributes, Distribution, Reading, Value
 
-_KEPT_NS = 1_000_000_000  # whoever asks more often than that is given the same again
+_KEPT_NS_MIN = 1_000_000_000  # whoever asks more often than that is given the same again
+_KEPT_TIMES = 20  # as long as it took to make: pages take a twentieth of a core at most, however many models there are
+_ASKERS_MAX = 2  # of the threads that answer: the others are for probes
+_WAIT_S_MAX = 5.0
 _GZIP_LEVEL = 4
 _OPENMETRICS = "application/openmetrics-text"  # with exemplars; who does not name it gets the older text format
 _UNITS = {"s": "seconds", "By": "bytes"}
@@ -44,8 +47,13 @@ class Page:
     compressed: bool
 
 
-class Exposition(Collector):
-    """Makes pages, one at a time and at most one a second of each format, however many ask. Any thread may call it.
+class Busy(Exception):
+    """Others are being served."""
+
+
+class Exposition:
+    """Makes pages, one at a time, all formats from one set of readings, and at most one of each a second, less often
+    where they are large, however many ask. Any thread may call it. Two wait at most, so that other threads stay free.
 
     Args:
         collect: every reading as it is now; it may raise, as `page` then does.
@@ -64,32 +72,49 @@ class Exposition(Collector):
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
         self._about = about
+        self._askers = threading.BoundedSemaphore(_ASKERS_MAX)
         self._lock = threading.Lock()
-        self._pages: dict[tuple[bool, bool], tuple[int, Page]] = {}  # OpenMetrics or not, compressed or not
+        self._edition: _Edition | None = None
 
     def page(self, accept: str, accept_encoding: str) -> Page:
-        """By the headers of the request. Raises what `collect` raises."""
-        key = (_OPENMETRICS in accept, gzip_accepted(accept_encoding))
-        with self._lock:
-            made_ns, page = self._pages.get(key, (0, None))
-            if page is None or self._clock_ns() - made_ns >= _KEPT_NS:
-                page = self._make(*key)
-                self._pages[key] = (self._clock_ns(), page)
-            return page
+        """By the headers of the request. Raises what `collect` raises.
 
-    def collect(self) -> Iterator[Metric]:
-        """For prometheus_client."""
-        yield InfoMetricFamily("target", "What is measured.", self._about)
-        for reading in self._collect():
-            yield self._family(reading)
+        Raises:
+            Busy: two others wait for a page, or the one before was not ready in time.
+        """
+        key = (_OPENMETRICS in accept, gzip_accepted(accept_encoding))
+        if (kept := self._kept(key)) is not None:
+            return kept
+        if not self._askers.acquire(blocking=False):
+            raise Busy(f"{_ASKERS_MAX} scrapes are being answered; ask again in a moment")
+        try:
+            if not self._lock.acquire(timeout=_WAIT_S_MAX):
+                raise Busy(f"another scrape has been under way for {_WAIT_S_MAX:g} s; ask again in a moment")
+            try:
+                return self._kept(key) or self._make(*key)
+            finally:
+                self._lock.release()
+        finally:
+            self._askers.release()
+
+    def _kept(self, key: tuple[bool, bool]) -> Page | None:
+        edition = self._edition
+        return edition.pages.get(key) if edition is not None and self._clock_ns() < edition.until_ns else None
 
     def _make(self, extended: bool, compressed: bool) -> Page:
-        if extended:
-            body: bytes = openmetrics.generate_latest(self)  # type: ignore[no-untyped-call]
-            content_type = openmetrics.CONTENT_TYPE_LATEST
+        edition = self._edition
+        if edition is None or self._clock_ns() >= edition.until_ns:
+            readings = self._collect()
+            edition = _Edition(self._clock_ns())
+            started_ns = edition.taken_ns
+            edition.families.append(InfoMetricFamily("target", "What is measured.", self._about))
+            edition.families.extend(self._family(reading) for reading in readings)
         else:
-            body, content_type = generate_latest(self), CONTENT_TYPE_PLAIN_0_0_4
-        return Page(gzip.compress(body, _GZIP_LEVEL) if compressed else body, content_type, compressed)
+            started_ns = self._clock_ns()
+        page = edition.page(extended, compressed)
+        edition.making_ns += self._clock_ns() - started_ns
+        self._edition = edition
+        return page
 
     def _family(self, reading: Reading) -> Metric:
         instrument = reading.instrument
@@ -121,6 +146,43 @@ class Exposition(Collector):
             total += count
             buckets.append((name, total, exemplars[number]) if number in exemplars else (name, total))
         return buckets
+
+
+class _Edition(Collector):
+    """Pages of one set of readings.
+
+    Attributes:
+        pages: by whether they are OpenMetrics, and compressed.
+        making_ns: what all of them took, without the readings: those wait for others.
+    """
+
+    def __init__(self, taken_ns: int) -> None:
+        self.taken_ns = taken_ns
+        self.families: list[Metric] = []
+        self.pages: dict[tuple[bool, bool], Page] = {}
+        self.making_ns = 0
+
+    @property
+    def until_ns(self) -> int:
+        return self.taken_ns + max(_KEPT_NS_MIN, _KEPT_TIMES * self.making_ns)
+
+    def collect(self) -> list[Metric]:
+        """For prometheus_client."""
+        return self.families
+
+    def page(self, extended: bool, compressed: bool) -> Page:
+        if (extended, compressed) not in self.pages:
+            self.pages[extended, compressed] = self._make(extended, compressed)
+        return self.pages[extended, compressed]
+
+    def _make(self, extended: bool, compressed: bool) -> Page:
+        if compressed:
+            plain = self.page(extended, compressed=False)
+            return Page(gzip.compress(plain.body, _GZIP_LEVEL), plain.content_type, compressed)
+        if extended:
+            body: bytes = openmetrics.generate_latest(self)  # type: ignore[no-untyped-call]
+            return Page(body, openmetrics.CONTENT_TYPE_LATEST, compressed)
+        return Page(generate_latest(self), CONTENT_TYPE_PLAIN_0_0_4, compressed)
 
 
 def _empty(

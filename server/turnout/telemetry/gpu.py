@@ -10,7 +10,7 @@ from turnout.telemetry.readings import Reading, Value
 
 
 def gpu_readings() -> GpuReadings | None:
-    """None: there is no driver, no GPU, or no nvidia-ml-py. Blocks for a moment."""
+    """None: there is no driver, no GPU, or no nvidia-ml-py. Blocks as long as the driver does."""
     try:
         import pynvml  # the module of nvidia-ml-py
     except ImportError:
@@ -19,7 +19,7 @@ def gpu_readings() -> GpuReadings | None:
 
 
 class GpuReadings:
-    """A slow source of readings: the driver may take milliseconds.
+    """A slow source of readings: the driver may take milliseconds, and hang.
 
     Args:
         nvml: the module of nvidia-ml-py, initialised.

@@ -11,21 +11,19 @@ import concurrent.futures
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import structlog
-from waitress.channel import HTTPChannel
-from waitress.server import create_server
 
-from turnout.telemetry.exposition import Exposition
+from turnout.telemetry.connections import Connections
+from turnout.telemetry.exposition import Busy, Exposition
 
 T = TypeVar("T")
 _LOOP_S_MAX = 5.0  # then the loop counts as stuck; probes give up earlier as they are usually set
 _CONNECTIONS_MAX = 64
-_THREADS = 4
-_REQUEST_S_MAX = 10  # to send a request, or to take an answer; an idle connection has as long
+_THREADS = 4  # two of them may be making metrics at once
+_REQUEST_S_MAX = 10.0  # to send a request; there are _LOOP_S_MAX more to be answered and to take it
 _HEADER_BYTES_MAX = 8192
 _BODY_BYTES_MAX = 1024  # nobody has reason to send one
 _STOP_S_MAX = 1.0
@@ -79,7 +77,7 @@ class Pages:
                     return "200 OK", page.body
                 case _:
                     return "404 Not Found", b"there are /livez, /readyz and /metrics\n"
-        except LoopStuck as error:
+        except (LoopStuck, Busy) as error:
             return _probe(str(error))
         except Exception as error:  # noqa: BLE001 - our own fault; its text is for the log alone
             structlog.get_logger().error("internal error", method=environ["PATH_INFO"][:80], exc_info=error)
@@ -93,6 +91,7 @@ class OpsServer:
         self._loop = loop
         self._map: dict[int, Any] = {}  # waitress' sockets
         self._thread: threading.Thread | None = None
+        self._stopping = False
 
     def on_loop(self, ask: Callable[[], T]) -> T:
         """What `ask` returns on the loop thread. Blocks; for other threads.
@@ -111,12 +110,13 @@ class OpsServer:
 
         try:
             self._loop.call_soon_threadsafe(run)
-            return answer.result(_LOOP_S_MAX)
         except RuntimeError:
             raise LoopStuck("the event loop has ended") from None
-        except concurrent.futures.TimeoutError:
+        concurrent.futures.wait((answer,), _LOOP_S_MAX)
+        if not answer.done():
             answer.cancel()
-            raise LoopStuck(f"the event loop has not turned for {_LOOP_S_MAX:g} s") from None
+            raise LoopStuck(f"the event loop has not turned for {_LOOP_S_MAX:g} s")
+        return answer.result()
 
     def start(self, pages: Pages, host: str, port: int) -> int:
         """Listen and serve; returns the port, which differs from `port` when that is 0.
@@ -131,55 +131,52 @@ class OpsServer:
         # Both say on standard error what a client did, once for each request that it makes.
         for name in ("waitress", "waitress.queue"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._server: Any = create_server(
+        self._server: Any = Connections(
             pages,
-            map=self._map,
-            sockets=[listening],
+            listening,
+            self._map,
+            _REQUEST_S_MAX,
+            _LOOP_S_MAX,
             threads=_THREADS,
             connection_limit=_CONNECTIONS_MAX,
-            channel_timeout=_REQUEST_S_MAX,
             cleanup_interval=1,
             max_request_header_size=_HEADER_BYTES_MAX,
             max_request_body_size=_BODY_BYTES_MAX,
             clear_untrusted_proxy_headers=True,
             ident="turnout",
         )
-        self._server.channel_class = _Channel
-        self._thread = threading.Thread(target=self._server.run, name="ops", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ops", daemon=True)
         self._thread.start()
         return int(listening.getsockname()[1])
 
     def stop(self) -> None:
-        """Close the port and all connections. Blocks for up to a second."""
-        if self._thread is not None:
-            self._server.trigger.pull_trigger(self._close)
+        """Close the port and all connections. Blocks for two seconds at most."""
+        if self._thread is None:
+            return
+        self._stopping = True
+        if self._thread.is_alive():
+            self._server.end()
             self._thread.join(_STOP_S_MAX)
-            self._server.task_dispatcher.shutdown(timeout=_STOP_S_MAX)
+        self._close()
+
+    def _run(self) -> None:
+        cause: BaseException | None = None
+        try:
+            self._server.run()
+        except BaseException as error:  # noqa: BLE001 - whatever it was, probes and scrapes fail from now on
+            cause = error
+        if not self._stopping:
+            structlog.get_logger().error("the ops port has ended", exc_info=cause)
+            self._close()  # refused is told sooner than unanswered
 
     def _close(self) -> None:
-        """On waitress' own thread, which ends when it has no sockets left."""
+        """Once nobody serves the sockets. Threads that answer pull the trigger, so that it must outlive them."""
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()  # with what it has not sent yet
+        self._server.task_dispatcher.shutdown(timeout=_STOP_S_MAX)
         for dispatcher in list(self._map.values()):
             dispatcher.close()
         self._map.clear()
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    """A connection. Waitress takes any byte for activity, and would wait for ever for who sends or reads one at a
-    time; here only an answered request is."""
-
-    _since_s = 0.0
-
-    @property
-    def last_activity(self) -> float:
-        return self._since_s
-
-    @last_activity.setter
-    def last_activity(self, now_s: float) -> None:
-        self._since_s = self._since_s or now_s
-
-    def service(self) -> None:
-        super().service()
-        self._since_s = time.time()
 
 
 def _probe(why_not: str) -> tuple[str, bytes]:

@@ -58,7 +58,7 @@ MODEL = "turnout.model.name"
 SLOT = "turnout.slot"
 REVISION = "turnout.revision"
 OUTCOME = "turnout.outcome"  # success invalid rejected expired cancelled failed
-PINNED = "turnout.pinned"  # whether the request said who shall answer
+PINNED = "turnout.pinned"  # whether the request was pinned, or answered in another slot's place
 STAGE = "turnout.stage"  # queue compute_input compute_infer compute_output
 STATE = "turnout.slot.state"
 WEIGHT_KIND = "turnout.weight.kind"  # desired actual
@@ -86,7 +86,7 @@ REQUEST_DURATION = Instrument(
     "turnout.request.duration",
     Kind.HISTOGRAM,
     "s",
-    "From the arrival of a request at its slot to its end.",
+    "From the arrival of a request at its slot to its end; pinned: it was pinned, or answered in another slot's place.",
     (*_LOADED, OUTCOME, PINNED),
     SECONDS,
 )

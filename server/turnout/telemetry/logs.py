@@ -1,4 +1,5 @@
-"""Logs: one line per slot transition and per failed run, on standard error; JSON or console. None per request.
+"""Logs: one line per slot transition and per failed run (up to ten a second), on standard error; JSON or console. None
+per request.
 
 Text from clients is never printed raw: JSON escapes it, and the console renderer prints values as literals. Where logs
 are exported, each line goes there too.
@@ -11,41 +12,59 @@ import logging
 import sys
 import time
 from collections.abc import MutableMapping
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
 import structlog
 
 from turnout.core.ids import Revision
 from turnout.core.slots import SlotState
-from turnout.core.tracing import TraceContext
-from turnout.runtime.ports import EventLog, Severity
+from turnout.core.tracing import Allowance, TraceContext
+from turnout.runtime.ports import ClockNs, EventLog, Severity
 from turnout.telemetry import names
 from turnout.telemetry.instruments import MODEL, REVISION, SLOT, STATE
+from turnout.telemetry.masking import Mask
 from turnout.telemetry.pipeline import NoEvents, WriteLine
 
+_FAILURES_PER_S_MAX = 10  # of runs: a model that always fails must not fill the disk
 _REPEAT_S = 60.0  # an exporter that fails says so at every attempt
 
 
-def start_logging(level: str, form: str, write_line: WriteLine | None = None) -> None:
+class Out(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+def start_logging(
+    level: str, form: str, write_line: WriteLine | None = None, mask: Mask = str, out: Out | None = None
+) -> None:
     """Configure the process's logs. `form`: console, json, or auto (console on a terminal). `write_line` is given each
-    line too, but those that are about exporting it."""
+    line too, but those that are about exporting it. `mask`: of what the SDK says. `out`: standard error by default,
+    which is waited for."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    # Without what variables held: that may be a client's data, or its credentials.
+    as_fields = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    traceback = (
+        structlog.processors.ExceptionRenderer(as_fields) if not console else structlog.processors.format_exc_info
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _Export(write_line),
-            structlog.processors.dict_tracebacks if not console else structlog.processors.ExceptionRenderer(),
+            traceback,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Sink())),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, out or _Sink())),
         cache_logger_on_first_use=True,
     )
     for name in ("opentelemetry", "urllib3"):
         library = logging.getLogger(name)
-        library.handlers = [_Exporting()]
+        library.handlers = [_Exporting(mask)]
         library.propagate = False
 
 
@@ -66,8 +85,9 @@ class _Exporting(logging.Handler):
     """What the SDK says of its exports, as lines of the log; the same thing once a minute. Never exported itself: where
     exports fail, each would be one more."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Mask) -> None:
         super().__init__(logging.WARNING)
+        self._mask = mask
         self._said_s: dict[tuple[str, int], float] = {}  # by the place in the SDK's source: there are only so many
         self._log = structlog.get_logger()
 
@@ -76,7 +96,8 @@ class _Exporting(logging.Handler):
         if now_s - self._said_s.get(place, -_REPEAT_S) < _REPEAT_S:
             return
         self._said_s[place] = now_s
-        self._log.warning("telemetry is not exported as it should be", what=record.getMessage()[:500], export=False)
+        what = self._mask(record.getMessage())[:500]
+        self._log.warning("telemetry is not exported as it should be", what=what, export=False)
 
 
 class _Sink:
@@ -95,9 +116,12 @@ class _Sink:
 class LogObserver:
     """The runtime's Observer, as log lines."""
 
-    def __init__(self, events: EventLog | None = None) -> None:
+    def __init__(self, events: EventLog | None = None, clock_ns: ClockNs = time.monotonic_ns) -> None:
         self._log = structlog.get_logger()
         self._events = events or NoEvents()
+        self._clock_ns = clock_ns
+        self._failures = Allowance(_FAILURES_PER_S_MAX, clock_ns())
+        self._left_out = 0  # of them, already told
 
     def slot_changed(
         self,
@@ -128,7 +152,17 @@ class LogObserver:
     def run_failed(
         self, revision: Revision, rows: int, error_id: str, error: BaseException, trace: TraceContext | None = None
     ) -> None:
-        fields = {"revision": str(revision), "rows": rows, "error_id": error_id, "error": str(error)}
+        if not self._failures.take(self._clock_ns()):
+            return
+        fields: dict[str, str | int] = {
+            "revision": str(revision),
+            "rows": rows,
+            "error_id": error_id,
+            "error": str(error),
+        }
+        if left_out := self._failures.refused - self._left_out:
+            fields["left_out"] = left_out
+            self._left_out = self._failures.refused
         self._log.error("model run failed", **fields, **_ids(trace))
 
     def handler_failed(

@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from turnout import __version__
 from turnout.core.tracing import Allowance
+from turnout.telemetry.masking import Mask
 from turnout.telemetry.pipeline import Limits, Pipeline
 from turnout.telemetry.push import Pusher, Schedule
 from turnout.telemetry.records import Records
@@ -30,7 +31,7 @@ from turnout.telemetry.settings import Exporter, Settings
 from turnout.telemetry.spans import ChosenIds, SpanTracer
 
 
-def build(settings: Settings, limits: Limits, service: str) -> Pipeline:
+def build(settings: Settings, limits: Limits, service: str, mask: Mask) -> Pipeline:
     """Raises:
     ValueError: the SDK cannot use what its variables say.
     """
@@ -42,9 +43,9 @@ def build(settings: Settings, limits: Limits, service: str) -> Pipeline:
         if exporters := settings.exporters.get("traces"):
             _traces(pipeline, resource, settings, limits, [_span_exporter(e, settings.endpoint) for e in exporters])
         if exporters := settings.exporters.get("metrics"):
-            _metrics(pipeline, resource, [_metric_exporter(one, settings.endpoint) for one in exporters])
+            _metrics(pipeline, resource, [_metric_exporter(one, settings.endpoint) for one in exporters], mask)
     except Exception as error:
-        raise ValueError(f"OTEL_ variables: {error}") from error
+        raise ValueError(f"OTEL_ variables: {mask(str(error))}") from error
     return pipeline
 
 
@@ -79,8 +80,8 @@ def _logs(pipeline: Pipeline, resource: Resource, exporters: list[LogRecordExpor
     pipeline.shutdowns.append(provider.shutdown)
 
 
-def _metrics(pipeline: Pipeline, resource: Resource, exporters: list[MetricExporter]) -> None:
-    pusher = Pusher(exporters, resource, Schedule.of(os.environ), time.time_ns)
+def _metrics(pipeline: Pipeline, resource: Resource, exporters: list[MetricExporter], mask: Mask) -> None:
+    pusher = Pusher(exporters, resource, Schedule.of(os.environ), time.time_ns, mask)
     pipeline.watch = pusher.start
     pipeline.shutdowns.append(pusher.shutdown)
 

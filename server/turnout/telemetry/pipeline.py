@@ -13,6 +13,7 @@ from typing import Any
 from turnout.core.tracing import TraceContext
 from turnout.runtime.ports import EventLog, Severity, Tracer
 from turnout.runtime.tracing import NO_TRACER
+from turnout.telemetry.masking import Mask
 from turnout.telemetry.readings import Reading
 from turnout.telemetry.settings import Settings
 
@@ -73,8 +74,9 @@ class Pipeline:
         return not late
 
 
-def open_pipeline(settings: Settings, limits: Limits, service: str) -> Pipeline:
-    """Everything that `settings` ask for, running. `service`: the name where the environment gives none.
+def open_pipeline(settings: Settings, limits: Limits, service: str, mask: Mask = str) -> Pipeline:
+    """Everything that `settings` ask for, running. `service`: the name where the environment gives none. `mask`: of
+    what is said of it.
 
     Raises:
         ValueError: the SDK cannot use what its variables say.
@@ -83,7 +85,7 @@ def open_pipeline(settings: Settings, limits: Limits, service: str) -> Pipeline:
         return Pipeline()
     from turnout.telemetry import otel
 
-    return otel.build(settings, limits, service)
+    return otel.build(settings, limits, service, mask)
 
 
 def _shut(shutdown: Callable[[], None], loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:

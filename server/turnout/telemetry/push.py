@@ -13,6 +13,7 @@ import structlog
 from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.resources import Resource
 
+from turnout.telemetry.masking import Mask
 from turnout.telemetry.pipeline import Take
 from turnout.telemetry.points import Form, Points
 from turnout.telemetry.readings import Reading
@@ -52,10 +53,12 @@ class Pusher:
         resource: Resource,
         schedule: Schedule,
         time_ns: Callable[[], int],
+        mask: Mask = str,
     ) -> None:
         self._exporters = exporters
         self._schedule = schedule
         self._time_ns = time_ns
+        self._mask = mask
         self._points = Points(resource, schedule.form, time_ns())
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -84,7 +87,7 @@ class Pusher:
                 for exporter in self._exporters:
                     exporter.export(data, timeout_millis=self._schedule.timeout_s * 1000)
             except Exception as error:  # noqa: BLE001 - the next time may be better
-                self._log.warning("metrics were not sent", error=repr(error), export=False)
+                self._log.warning("metrics were not sent", error=self._mask(repr(error)), export=False)
 
 
 def _taken(take: Take, loop: asyncio.AbstractEventLoop) -> Sequence[Reading]:

@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from turnout.core.tracing import RATIO_DEFAULT, Sampling
 
 SIGNALS = ("traces", "metrics", "logs")
 _PROTOCOLS = {"grpc": "otlp_grpc", "http/protobuf": "otlp_http"}
 _KNOWN_PROPAGATORS = frozenset({"tracecontext", "baggage", "none"})  # baggage has nothing that it could change here
+_QUEUES = {"traces": "BSP", "logs": "BLRP"}
+_QUEUE_NUMBERS = ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+_DIGITS_MAX = 12
+_FILES = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
 
 
 class Exporter(Enum):
@@ -46,7 +51,10 @@ class Settings:
 
 def read(environment: Mapping[str, str], endpoint: str = "") -> Settings:
     """Args:
-    endpoint: the flag's, which asks for all signals that the environment does not switch off.
+        endpoint: the flag's, which asks for all signals that the environment does not switch off.
+
+    Raises:
+        ValueError: a number or a file of what is exported cannot be used; the SDK would go on without it.
     """
     # As the specification has it, a variable that is empty is not there.
     values = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
@@ -57,6 +65,12 @@ def read(environment: Mapping[str, str], endpoint: str = "") -> Settings:
     for signal in SIGNALS:
         if found := _exporters(values, signal, endpoint, notes):
             exporters[signal] = found
+    for signal, found in exporters.items():
+        _refuse_unusable(values, signal, found)
+    if "metrics" in exporters and values.get("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based") != "trace_based":
+        notes.append(
+            "OTEL_METRICS_EXEMPLAR_FILTER has no effect: exemplars are of traced requests, as trace_based has it"
+        )
     if "OTEL_CONFIG_FILE" in values:
         notes.append("OTEL_CONFIG_FILE is not read: use the OTEL_ variables")
     propagators = _list(values.get("OTEL_PROPAGATORS", "tracecontext,baggage"))
@@ -85,6 +99,21 @@ def _exporters(values: Mapping[str, str], signal: str, endpoint: str, notes: lis
         elif name != "none":
             notes.append(f"{variable}: '{name[:64]}' is not supported, otlp, console and none are")
     return tuple(dict.fromkeys(exporters))
+
+
+def _refuse_unusable(values: Mapping[str, str], signal: str, exporters: tuple[Exporter, ...]) -> None:
+    for name in [f"OTEL_{_QUEUES[signal]}_{what}" for what in _QUEUE_NUMBERS if signal in _QUEUES]:
+        text = values.get(name, "1")
+        if not (text.isascii() and text.isdecimal() and int(text[:_DIGITS_MAX]) and len(text) <= _DIGITS_MAX):
+            raise ValueError(f"{name} = '{text[:64]}' is no positive whole number")
+    if not {Exporter.OTLP_GRPC, Exporter.OTLP_HTTP} & {*exporters}:
+        return
+    for name in [f"OTEL_EXPORTER_OTLP_{of}{what}" for of in ("", f"{signal.upper()}_") for what in _FILES]:
+        if path := values.get(name):
+            try:
+                Path(path).open("rb").close()
+            except OSError as error:
+                raise ValueError(f"{name} = '{path[:256]}' cannot be read: {error.strerror}") from None
 
 
 def _sampling(values: Mapping[str, str], notes: list[str]) -> Sampling:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+
+import structlog
 
 from turnout.runtime.admin import Admin
 from turnout.runtime.opening import Opener
 from turnout.telemetry.gpu import gpu_readings
+from turnout.telemetry.late import LateReadings
 from turnout.telemetry.process import ProcessReadings
 from turnout.telemetry.readings import Readings, ServingReadings
 from turnout.telemetry.server_readings import LoopLag, ServerReadings
@@ -29,6 +33,7 @@ class Sources:
         self.why_not = why_not
         self._offload = opener.offload
         self._lag = LoopLag()
+        self._finding_gpus: asyncio.Task[None] | None = None
         self.readings = Readings(
             [
                 ServingReadings(admin.fleet, opener.accounts, opener.limits.queue_rows_max),
@@ -39,11 +44,23 @@ class Sources:
         )
         self.triton = Readings([TritonReadings(admin.fleet, opener.accounts)])
 
-    async def start(self) -> None:
-        """Begin with what is measured only for who reads it."""
+    def start(self) -> None:
+        """Begin with what is measured only for who reads it. GPUs come when their driver has answered: one that hangs
+        keeps nothing else from its start or its stop."""
         self._lag.start()
-        if (gpus := await self._offload(gpu_readings)) is not None:
-            self.readings.add_slow(gpus)
+        self._finding_gpus = asyncio.ensure_future(self._find_gpus())
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         self._lag.stop()
+        if self._finding_gpus is not None:
+            self._finding_gpus.cancel()
+            await asyncio.wait([self._finding_gpus])
+
+    async def _find_gpus(self) -> None:
+        try:
+            gpus = await self._offload(gpu_readings)
+        except Exception as error:  # noqa: BLE001 - whatever ails the driver, the server can do without its figures
+            structlog.get_logger().warning("GPUs are not measured", error=repr(error))
+            return
+        if gpus is not None:
+            self.readings.add_slow(LateReadings(gpus, time.monotonic_ns))
