@@ -143,9 +143,9 @@ def test_a_shadow_is_watched_and_labels_say_that_it_is_better(repository: Path) 
         until(lambda: "total     400 " in operator("shadow", "watch", "digits", "--once"))
         table = operator("shadow", "watch", "digits", "--once")
         assert "digits green  digits/2 against digits/1 in blue" in table and "labels" not in table
+        assert "INVALID_REQUEST" in operator("feedback", "digits", "r1", "cat", status=1)
         file = "inference_id,label\n" + "".join(f"r{number},{label}\n" for number, label in enumerate(labels))
         assert "digits: 400 accepted, 0 unknown, 0 duplicate" in operator("feedback", "digits", "-f", "-", stdin=file)
-        assert "INVALID_REQUEST" in operator("feedback", "digits", "r1", "cat", status=1)
         told = json.loads(operator("shadow", "watch", "digits", "--once", "--json"))["summary"]
         assert sum(each["row_count"] for each in told["classes"] if each["output"] == "label") == 400
         assert told["reference"]["only_shadow_right"] > told["reference"]["only_live_right"]
