@@ -67,6 +67,7 @@ class Comparer:
                 results = [error] * len(chunk)
             for comparison, result in zip(chunk, results, strict=True):
                 self._end(comparison, result)
+                await asyncio.sleep(0)  # counting a pair takes time too: what is live has its turn
         self._task = None
 
     def _end(self, comparison: Comparison, result: tuple[PairDivergence, str] | Exception) -> None:
