@@ -51,6 +51,10 @@ from turnout.transport.comparisons import ComparisonHandlers
 from turnout.transport.health import Health
 from turnout.transport.server import PortInUse
 
+# After which a thread lets go of the interpreter for the event loop that waits for it. With Python's 5 ms, what is
+# compared, scraped or exported beside requests sets their p99 (shadow_p99_ratio: 1.8, and 1.4 with this).
+_SWITCH_S = 0.0005
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -175,6 +179,7 @@ async def _run(
     # What is there now stays: no collection need walk over it again, which stops everything for tens of milliseconds.
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(_SWITCH_S)
     ops_port = ops.port if ops is not None else None
     announce(Started(config, fleet, port, limit, admin_port, ops_port))
     if config.state_dir is None:
