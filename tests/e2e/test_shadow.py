@@ -156,7 +156,7 @@ def confusions(summary: pb.ShadowSummary, count: int) -> set[tuple[str, str]]:
 
 
 def test_two_versions_of_digits_and_what_labels_say_of_them(digits: Path) -> None:
-    with serving(digits, "digits") as one:
+    with serving(digits, "digits", "--shadow-queue-max=4096") as one:  # requests come as fast as they can
         one.load("green", 2)
         one.load("red", 3)
         one.shadow("green")
@@ -191,7 +191,7 @@ def test_two_versions_of_digits_and_what_labels_say_of_them(digits: Path) -> Non
 
 def _check_agreement(told: pb.ShadowSummary) -> None:
     """An interval around the rate, and by class what adds up to it."""
-    assert told.total.pair_count > 0.7 * REQUESTS, told.dropped  # they come as fast as they can
+    assert told.total.pair_count > 0.9 * REQUESTS, told.dropped
     assert 0.5 < told.total.low < told.total.rate < told.total.high < 1
     assert told.total.high - told.total.low < 0.1
     classes = [each for each in told.classes if each.output == SCORES]

@@ -14,6 +14,8 @@ from turnout.core.errors import Reason, ServingError
 from turnout.runtime.ports import ClockNs
 from turnout.transport.status import Context
 
+# By so much a client may end a call at its deadline before ours, which is counted from when the call arrived.
+EARLY_NS = 50_000_000
 _RETRY_MS = 100
 
 

@@ -11,10 +11,10 @@ import grpc
 import grpc.aio
 
 from turnout.runtime.counts import Counts
+from turnout.transport.calls import EARLY_NS
 from turnout.transport.status import Context
 
 T = TypeVar("T")
-_EARLY_S = 0.005  # the client's clock may end a call a little before ours does
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -30,19 +30,24 @@ def counted(
         try:
             return await handler(request, context)
         except asyncio.CancelledError:
-            remaining_s = context.time_remaining()
-            status = "CANCELLED" if remaining_s is None or remaining_s > _EARLY_S else "DEADLINE_EXCEEDED"
+            status = _left(context)
             raise
         except grpc.aio.AbortError:
             status = _name(context.code())
             raise
-        except grpc.aio.BaseError:  # the client has left while it was written to
-            status = "CANCELLED"
+        except grpc.aio.BaseError:  # the client has left while it was written to, or refused
+            status = _left(context)
             raise
         finally:
             counts.call(method, status, time.monotonic_ns() - started_ns)
 
     return count
+
+
+def _left(context: Context) -> str:
+    """How a call ended whose client waits no more."""
+    remaining_s = context.time_remaining()
+    return "CANCELLED" if remaining_s is None or remaining_s * 1e9 > EARLY_NS else "DEADLINE_EXCEEDED"
 
 
 def _name(code: Any) -> str:

@@ -12,9 +12,9 @@ from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.core.tracing import FAULTS, TraceContext
 from turnout.runtime.ports import ClockNs, Tracer
 from turnout.runtime.tracing import EndedRequest
+from turnout.transport.calls import EARLY_NS
 from turnout.transport.status import StatusTable
 
-_EARLY_NS = 5_000_000  # the client's clock may end the call a little before ours does
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
@@ -65,7 +65,7 @@ class Traces:
 
 def _is_past(deadline_ns: int | None, now_ns: int) -> bool:
     """gRPC cancels a call whose deadline has passed as if its client had left."""
-    return deadline_ns is not None and now_ns >= deadline_ns - _EARLY_NS
+    return deadline_ns is not None and now_ns >= deadline_ns - EARLY_NS
 
 
 def _headers(metadata: Metadata) -> tuple[str | None, str]:
