@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# ONNX Runtime would tell its makers how it is used; the server sets this itself, tests and benchmarks import it directly.
+export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 
