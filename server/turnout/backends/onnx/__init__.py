@@ -6,7 +6,7 @@ import os
 # before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from turnout.backends.onnx.backend import OnnxBackend, OnnxOptions  # noqa: E402
-from turnout.backends.onnx.preflight import Preflight, PreflightLimits  # noqa: E402
+from turnout.backends.onnx.backend import OnnxBackend, OnnxOptions
+from turnout.backends.onnx.preflight import Preflight, PreflightLimits
 
 __all__ = ["OnnxBackend", "OnnxOptions", "Preflight", "PreflightLimits"]
