@@ -43,10 +43,11 @@ test-gpu: ## Run the tests that need an NVIDIA GPU, in an environment of their o
 check: lint types proto-check monitoring-check test coverage fuzz-smoke bench-smoke ## Everything that CI runs: lint, types, freshness, tests, core coverage
 
 .PHONY: lint
-lint: $(STAMP) ## Style and layers (ruff, import-linter)
+lint: $(STAMP) ## Style, layers and the Dockerfile (ruff, import-linter, hadolint)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 
 .PHONY: types
 types: $(STAMP) ## Type check (mypy --strict)
@@ -123,9 +124,13 @@ bench-compare: $(STAMP) ## Compare build/bench.json with OLD=…, an earlier one
 models: $(STAMP) ## Train and export the digits models again (about half a minute)
 	PYTHONPATH=models $(BIN)/python -m zoo.digits
 
+.PHONY: try-image
+try-image: $(STAMP) ## Try each step of docker/Dockerfile in a Debian 12 root, then the server in it: root and debootstrap needed; TARGET=gpu
+	PYTHONPATH=docker $(BIN)/python -m steps.run --target $(or $(TARGET),cpu) $(if $(MIRROR),--mirror $(MIRROR))
+
 .PHONY: constraints
 constraints: $(STAMP) ## Write down the installed versions as constraints.txt
-	@{ head -n 2 constraints.txt; { $(BIN)/python -m pip freeze --exclude-editable; grep '^onnxruntime-gpu==' constraints.txt; } | LC_ALL=C sort -f; } > constraints.new
+	@{ head -n 2 constraints.txt; { $(BIN)/python -m pip freeze --exclude-editable; grep -E '^(nvidia-|onnxruntime-gpu==)' constraints.txt; } | LC_ALL=C sort -fu; } > constraints.new
 	@mv constraints.new constraints.txt
 
 .PHONY: clean

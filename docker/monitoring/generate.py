@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monitoring.dashboard import dashboard
-from monitoring.rules import alerts, recording_rules
+from monitoring.rules import alerts, prometheus_rule, recording_rules
 from monitoring.table import document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,6 +17,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docker/grafana/turnout.json": dashboard,
     "docker/prometheus/turnout-recording.yaml": recording_rules,
     "docker/prometheus/turnout-alerts.yaml": alerts,
+    "docker/kubernetes/components/monitoring/prometheusrule.yaml": prometheus_rule,
 }
 
 

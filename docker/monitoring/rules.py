@@ -164,6 +164,18 @@ def alerts() -> str:
     return _file("turnout-alerts", ALERTS)
 
 
+def prometheus_rule() -> str:
+    """The same for a Prometheus that its operator looks after."""
+    groups: dict[str, Iterable[Record | Alert]] = {"turnout-recording": RECORDS, "turnout-alerts": ALERTS}
+    content = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "turnout", "labels": {"app.kubernetes.io/name": "turnout"}},
+        "spec": {"groups": [{"name": n, "rules": [rule.as_yaml() for rule in rules]} for n, rules in groups.items()]},
+    }
+    return _HEAD + yaml.safe_dump(content, sort_keys=False, width=10_000)
+
+
 def _file(group: str, rules: Iterable[Record | Alert]) -> str:
     content = {"groups": [{"name": group, "rules": [rule.as_yaml() for rule in rules]}]}
     return _HEAD + yaml.safe_dump(content, sort_keys=False, width=10_000)
