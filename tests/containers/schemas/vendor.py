@@ -1,7 +1,7 @@
-"""Writes the schemas beside it again, from the Go modules that publish them: `python tests/containers/schemas/vendor.py`.
+"""Writes the schemas beside it again, from the Go modules that publish them; run as a program.
 
-Needs Go and the network, and is no part of the tests. What is written is smaller than what is published (no descriptions)
-and stricter: a field that an object does not have is refused.
+Needs Go and the network, and is no part of the tests. What is written is smaller than what is published (without
+descriptions) and stricter: a field that an object does not have is refused.
 """
 
 from __future__ import annotations
@@ -91,8 +91,12 @@ def strict(node: Any) -> Any:
         return {"type": ["integer", "string"]}
     if "A quantity" in str(node.get("description", "")) or str(node.get("description", "")).startswith("Quantity is"):
         return {"type": ["string", "number"]}
-    kept = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and not is_text(key, value)}
+    kept = {
+        key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and not is_text(key, value)
+    }
     kept = {key: strict(value) if key != "default" else value for key, value in kept.items()}
+    if "(?" in str(kept.get("pattern", "")):
+        del kept["pattern"]  # Go's dialect of regular expressions, which JSON schema does not know
     open_object = node.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in node
     if isinstance(node.get("properties"), dict) and node.get("type", "object") == "object" and not open_object:
         kept["additionalProperties"] = False
