@@ -16,8 +16,8 @@ import yaml
 
 from steps.dockerfile import lineage, read
 from support.schemas import problems
+from support.stop_times import STOP_S_MAX
 from turnout import cli
-from turnout.app import stopping
 from turnout.config import ENV_PREFIX, Config, ConfigError, load
 from turnout.telemetry.instruments import INSTRUMENTS, Kind
 
@@ -27,8 +27,6 @@ _NAMES = {each.prometheus for each in INSTRUMENTS if each.kind is not Kind.HISTO
     each.prometheus + suffix for each in INSTRUMENTS if each.kind is Kind.HISTOGRAM for suffix in ("_sum", "_count")
 }
 _SETTINGS = Config()
-# What a stop takes beyond delay and grace: copies and changes, the admin service, slots, telemetry, the log.
-_STOP_S = 3 * stopping._ADMIN_STOP_S_MAX + stopping._UNLOAD_S_MAX + stopping._TELEMETRY_S_MAX + stopping.LOG_S_MAX
 
 
 def documents(path: Path) -> list[Any]:
@@ -308,7 +306,7 @@ def test_a_stop_ends_before_kubernetes_ends_it(of: Callable[[], Any], until_kill
         flags[name.replace("-", "_")] = value
     settings = load(flags, environment(container), None)
     limit_s = until_killed_s or of()["terminationGracePeriodSeconds"]
-    assert settings.drain_delay_s + settings.drain_grace_s + _STOP_S < limit_s
+    assert settings.drain_delay_s + settings.drain_grace_s + STOP_S_MAX < limit_s
     assert settings.drain_delay_s >= 5, "Services and gateways take a moment"
 
 

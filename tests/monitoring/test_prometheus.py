@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import yaml
 from tritonclient.utils import InferenceServerException
 
 from monitoring.dashboard import ROWS, Panel
@@ -22,6 +24,8 @@ from support.prometheus import RULES, Prometheus, needs, scraping
 from support.server import Server, address_of, serving, until
 
 ROOT = Path(__file__).resolve().parents[2]
+_SCALED = ROOT / "docker/kubernetes/components/autoscaling/scaledobject.yaml"
+TRIGGERS = yaml.safe_load(_SCALED.read_text(encoding="utf-8"))["spec"]["triggers"]
 _VARIABLES = {"$__rate_interval": "15s", "$__range": "1m", "$instance": ".*", "$model": ".*"}
 
 
@@ -99,6 +103,14 @@ def test_every_panel_shows_something(prometheus: Prometheus, panel: Panel) -> No
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_every_recording_rule_records(prometheus: Prometheus, record: Record) -> None:
     until(lambda: prometheus.query(record.name))
+
+
+@needs("prometheus")
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: trigger["name"])
+def test_the_autoscaler_gets_one_number(prometheus: Prometheus, trigger: Any) -> None:
+    found = prometheus.query(trigger["metadata"]["query"])
+    assert len(found) == 1, "KEDA refuses more than one"
+    assert float(found[0]["value"][1]) >= 0
 
 
 @needs("prometheus")
