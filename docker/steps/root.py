@@ -27,8 +27,13 @@ class StepError(Exception):
 
 
 def debian(folder: Path, mirror: str) -> None:
-    """A Debian 12 in `folder` that stands for the python image: with `python` and a pip that installs anywhere."""
-    command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(folder), mirror]
+    """A Debian 12 in `folder` that stands for the python image: with `python` and a pip that installs anywhere.
+
+    Raises:
+        StepError: debootstrap failed.
+    """
+    command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(folder)]
+    command += [mirror] if mirror else []
     _checked(command, "debootstrap")
     for marker in folder.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
         marker.unlink()

@@ -17,12 +17,23 @@ from steps.root import Builder, StepError, debian
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _START_S_MAX = 120.0
+_REQUEST = (Path(__file__).parent / "request.py").read_text(encoding="utf-8")
+_READ_ONLY = """touch /opt/x /etc/x /models/x 2>&1 | grep -c 'Read-only file system' | grep -x 3"""
+# What is run beside the server, as `docker exec` would: each must end with 0. What it is given stands last.
+_TRIALS: tuple[tuple[str, list[str], str], ...] = (
+    ("a request:", ["python", "-"], _REQUEST),
+    ("turnoutctl:", ["turnoutctl", "swap", "digits", "v2", "--reason", "a trial"], ""),
+    ("after it:", ["python", "-"], _REQUEST),
+    ("user, capabilities, first process:", ["sh", "-c", "id -u; grep CapEff /proc/1/status; cat /proc/1/comm"], ""),
+    ("places of three that are read-only:", ["sh", "-c", _READ_ONLY], ""),
+    ("files in /state and /tmp:", ["find", "/state", "/tmp", "-type", "f"], ""),
+)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(": as")[0])
     parser.add_argument("--target", default="cpu", help="the stage to build (default: %(default)s)")
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian", help="of Debian (default: %(default)s)")
+    parser.add_argument("--mirror", default="", help="of Debian (default: debootstrap's own)")
     parser.add_argument("--base", type=Path, help="a root to begin with: is made if it is not there, and kept")
     options = parser.parse_args()
     missing = [tool for tool in ("debootstrap", "unshare", "nsenter", "setpriv", "ip") if shutil.which(tool) is None]
@@ -63,16 +74,8 @@ def _serve(image: list[Stage], root: Path, environment: dict[str, str], folder: 
     container.start(said["ENTRYPOINT"].words(), log)
     try:
         _until_healthy(container, health, log)
-        _exec(container, "the health check says", health)
-        _exec(container, "a request:", ["python", "-"], (Path(__file__).parent / "request.py").read_text("utf-8"))
-        _exec(
-            container, "who it is:", ["sh", "-c", "id -u; grep -E 'CapEff|NoNewPrivs' /proc/1/status; cat /proc/1/comm"]
-        )
-        _exec(
-            container, "the root is read-only:", ["sh", "-c", "touch /opt/x 2>&1 || true; touch /models/x 2>&1 || true"]
-        )
-        _exec(container, "turnoutctl:", ["turnoutctl", "swap", "digits", "v2", "--reason", "a trial"])
-        _exec(container, "in /state and /tmp:", ["find", "/state", "/tmp", "-type", "f"])
+        for what, command, given in (("the health check says", health, ""), *_TRIALS):
+            _exec(container, what, command, given)
         status, seconds = container.stop()
         if status != 0:
             raise StepError(f"SIGTERM ended the server with {status}:\n{log.read_text(encoding='utf-8')[-4000:]}")
@@ -95,7 +98,7 @@ def _exec(container: Container, what: str, command: list[str], given: str = "") 
     done = container.run(command, given)
     if done.returncode != 0:
         raise StepError(f"{what} exit status {done.returncode}\n{done.stdout}{done.stderr}")
-    say(f"  ok  {what} {'; '.join(done.stdout.split(chr(10))).strip('; ')}")
+    say(f"  ok  {what} {'; '.join(line.strip() for line in done.stdout.splitlines())}")
 
 
 def _mib(folder: Path) -> float:
