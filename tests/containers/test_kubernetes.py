@@ -356,3 +356,12 @@ def test_the_autoscaler_scales_the_server_that_there_is() -> None:
         server["metadata"]["name"],
     )
     assert spec["minReplicaCount"] >= server["spec"]["replicas"]
+
+
+def test_the_example_of_an_overlay_names_folders_that_are_there() -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
+    (overlay,) = [
+        yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "Kustomization" in text
+    ]
+    for entry in (*overlay["resources"], *overlay["components"]):
+        assert (ROOT / entry.removeprefix("turnout/") / "kustomization.yaml").is_file()
