@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -80,8 +80,7 @@ class Found(NamedTuple):
         if self.rows is None:
             return self.output
         few = self.rows.live.size <= ROWS_MAX
-        return replace(
-            self.output,
+        return self.output._replace(
             class_rows=self.rows.counted(),
             live_classes=tuple(self.rows.live.tolist()) if few else (),
             shadow_classes=tuple(self.rows.shadow.tolist()) if few else (),

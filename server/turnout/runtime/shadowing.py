@@ -174,7 +174,7 @@ class Shadowing:
             self._references.remember(inference_id, divergence)
             if pair.copy.live.duration_ns and pair.shadow.duration_ns:
                 self._window.observe_latency(pair.copy.live.duration_ns, pair.shadow.duration_ns, now_ns)
-        self._told(Compared(pair, divergence.without_rows(), digest, now_ns))
+        self._told(Compared(pair, divergence, digest, now_ns))
 
 
 def _classes(label: str, rows: int, places: Mapping[str, int]) -> list[int]:

@@ -175,16 +175,21 @@ class Shadows:
     def _compared(self, compared: Compared) -> None:
         pair = compared.pair
         model = pair.copy.request.model
-        keeps = self._store is not None and compared.divergence.result is not Result.MATCH
-        if keeps and self._kept_bytes[model] + pair.copy.bytes <= KEPT_BYTES_MAX:
-            self._kept_bytes[model] += pair.copy.bytes
-        else:
-            compared = compared.without_tensors()
-        sampler = self._samplers.setdefault(model, ExportSampler())
+        if (sampler := self._samplers.get(model)) is None:
+            sampler = self._samplers[model] = ExportSampler(bare=self._bare)
         target = (pair.shadow.slot, pair.shadow.revision.digest, pair.copy.kind)
         coin = self._random_bits(_COIN_BITS)
         self._tell(sampler.offer(target, compared.divergence, compared, compared.time_ns, coin))
         self._arm()
+
+    def _bare(self, compared: Compared) -> Compared:
+        """With what the store may want."""
+        copy = compared.pair.copy
+        keeps = self._store is not None and compared.divergence.result is not Result.MATCH
+        if keeps and self._kept_bytes[copy.request.model] + copy.bytes <= KEPT_BYTES_MAX:
+            self._kept_bytes[copy.request.model] += copy.bytes
+            return compared.without_rows()
+        return compared.without_rows().without_tensors()
 
     def _tell(self, exports: Sequence[Export[Compared]]) -> None:
         for export in map(self._traced, exports):
