@@ -17,6 +17,7 @@ from support.world import Seen
 from turnout.core.copies import Pair
 from turnout.core.pairs import PairDivergence, Result
 from turnout.runtime.comparing import _CHUNK, Comparer, Comparison, digest_of
+from turnout.runtime.under_way import UnderWay
 
 
 class Desk:
@@ -24,7 +25,8 @@ class Desk:
 
     def __init__(self, offload: Callable[..., Any] = inline) -> None:
         self.seen = Seen()
-        self.comparer = Comparer(offload, self.seen)
+        self.under_way = UnderWay()
+        self.comparer = Comparer(offload, self.seen, self.under_way)
         self.found: list[tuple[str, Result | None]] = []
 
     def put(self, *ids: str, done: Callable[..., None] | None = None) -> None:

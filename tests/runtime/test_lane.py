@@ -85,6 +85,7 @@ async def track(loop: VirtualLoop, run_ms: float = 10, limits: LaneLimits = LIMI
         lambda pair: made.pairs.append(pair),
         lambda reason, count: made.drops.update({reason: count}),
         Budget(1000, 1 << 20),
+        world.fleet.under_way,
         tracer,
     )
     made = Track(world, live, shadow, lane, tracer)

@@ -75,7 +75,7 @@ class Shadows:
         self._store = store
         self._tracer = tracer
         self._held = Budget(_COPIES_MAX, bytes_max)
-        self._comparer = Comparer(offload, observer)
+        self._comparer = Comparer(offload, observer, fleet.under_way)
         self._active: dict[tuple[str, str], Shadowing] = {}  # by model and shadow slot
         self._samplers: dict[str, ExportSampler[Compared]] = {}  # by model
         self._kept_bytes: Counter[str] = Counter()  # by model, in this window
@@ -167,6 +167,7 @@ class Shadows:
             self.account,
             self._compared,
             self._held,
+            self._fleet.under_way,
             self._tracer,
         )
         self._arm()
