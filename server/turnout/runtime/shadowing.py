@@ -87,7 +87,8 @@ class Shadowing:
 
     def fits(self, rule: ShadowRule, live: Revision, shadow: Revision) -> bool:
         """Whether this is still what is to be compared."""
-        return rule == self.rule and live == self._live.revision and shadow == self._revision
+        same = rule is self.rule and live is self._live.revision and shadow is self._revision
+        return same or (rule == self.rule and live == self._live.revision and shadow == self._revision)
 
     def offer(self, copy: Copy, noise: bool) -> None:
         """A copy to the shadow slot, and with `noise` one to the live slot."""

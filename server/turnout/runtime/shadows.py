@@ -81,14 +81,15 @@ class Shadows:
         self._kept_bytes: Counter[str] = Counter()  # by model, in this window
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._offered: list[tuple[Model, InferenceRequest, Lease, Answer | ServingError]] = []  # in this turn
         self._stopped = False
 
     def offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
-        """Take copies of a request that was just answered, where rules ask for them."""
-        try:
-            self._offer(model, request, lease, outcome)
-        except Exception as error:  # noqa: BLE001 - a fault of our own must not reach the live request
-            self._observer.handler_failed("shadow", request.inference_id, error)
+        """Take copies of a request that was just answered, where rules ask for them: in the loop's next turn, after the
+        answer."""
+        if not self._offered:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._offered.append((model, request, lease, outcome))
 
     def __iter__(self) -> Iterator[Shadowing]:
         return iter(self._active.values())
@@ -127,6 +128,14 @@ class Shadows:
         await self._comparer.stop()
         if self._store is not None:
             await self._store.stop()
+
+    def _take(self) -> None:
+        offered, self._offered = self._offered, []
+        for each in offered:
+            try:
+                self._offer(*each)
+            except Exception as error:  # noqa: BLE001 - a fault of our own must not cost the others their copies
+                self._observer.handler_failed("shadow", each[1].inference_id, error)
 
     def _offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
         if model.route is None or self._stopped:
