@@ -185,6 +185,14 @@ def test_a_copy_that_is_traced_is_found_by_its_ids() -> None:
     assert (fields["shadow.trace_id"], fields["shadow.span_id"]) == (f"{5:032x}", f"{7:016x}")
 
 
+def test_without_rows_the_fields_are_the_same() -> None:
+    record = confused()
+    bare = record.without_rows()
+    assert record.divergence.outputs[0].class_rows
+    assert not bare.divergence.outputs[0].class_rows
+    assert comparison_fields(told(bare)) == comparison_fields(told(record))
+
+
 def test_without_tensors_the_fields_are_the_same() -> None:
     record = confused()
     bare = record.without_tensors()

@@ -87,6 +87,24 @@ def test_the_largest_distance_is_told_for_certain() -> None:
     ]
 
 
+def test_only_what_is_held_or_told_is_made_bare_and_once() -> None:
+    made: list[str] = []
+
+    def bare(record: str) -> str:
+        made.append(record)
+        return f"bare {record}"
+
+    sampler: ExportSampler[str] = ExportSampler(stratum_max=1, bare=bare)
+    for name, distance, coin in (("a", 0.1, 9), ("b", 0.2, 8), ("c", 0.1, 7), ("d", 0.1, 6), ("e", 0.1, 10)):
+        sampler.offer("t", pair(Result.MISMATCH, distance), name, 0, coin << 32)
+    assert made == ["a", "b", "c", "d"], "a was the largest, b is; c and then d took the only place from it; e got none"
+    assert {export.record for export in sampler.close(0)} == {"bare b", "bare d"}
+    sampler.offer("t", MATCH, "top", 0, TOP - 1)
+    sampler.offer("t", MATCH, "unlucky", 0, TOP - 1)
+    assert [export.record for export in sampler.offer("t", MATCH, "lucky", 0, 0)] == ["bare lucky"]
+    assert made[4:] == ["top", "lucky"]
+
+
 def test_equal_answers_have_no_largest_distance() -> None:
     sampler: ExportSampler[str] = ExportSampler()
     sampler.offer("t", MATCH, "unlucky", 0, TOP - 1)

@@ -16,7 +16,8 @@ from support.virtual import VirtualLoop, inline, virtual
 from support.world import Seen
 from turnout.core.copies import Pair
 from turnout.core.pairs import PairDivergence, Result
-from turnout.runtime.comparing import _CHUNK, Comparer, Comparison, digest_of
+from turnout.runtime.comparing import _CHUNK, _PATIENCE_S, Comparer, Comparison, digest_of
+from turnout.runtime.under_way import UnderWay
 
 
 class Desk:
@@ -24,7 +25,8 @@ class Desk:
 
     def __init__(self, offload: Callable[..., Any] = inline) -> None:
         self.seen = Seen()
-        self.comparer = Comparer(offload, self.seen)
+        self.under_way = UnderWay()
+        self.comparer = Comparer(offload, self.seen, self.under_way)
         self.found: list[tuple[str, Result | None]] = []
 
     def put(self, *ids: str, done: Callable[..., None] | None = None) -> None:
@@ -99,6 +101,95 @@ async def test_a_stop_waits_for_what_is_being_compared_alone(loop: VirtualLoop) 
     await asyncio.sleep(0.5)
     await desk.comparer.stop()
     assert len(desk.found) == _CHUNK
+
+
+@virtual
+async def test_live_requests_go_first(loop: VirtualLoop) -> None:
+    desk = Desk()
+    desk.under_way.begin()
+    desk.put("1", "2")
+    await asyncio.sleep(_PATIENCE_S / 2)
+    assert desk.found == []
+    desk.under_way.end()
+    await asyncio.sleep(0.001)
+    assert len(desk.found) == 2
+
+
+@virtual
+async def test_live_requests_without_a_pause_are_waited_for_in_vain(loop: VirtualLoop) -> None:
+    desk = Desk()
+    desk.under_way.begin()
+    desk.put(*map(str, range(_CHUNK)))
+    await asyncio.sleep(_PATIENCE_S + 0.001)
+    assert len(desk.found) == _CHUNK, "all at once: there was no pause to be had"
+
+
+@virtual
+async def test_nothing_waits_once_many_have_gathered(loop: VirtualLoop) -> None:
+    desk = Desk()
+    desk.under_way.begin()
+    desk.put(*map(str, range(_CHUNK + 1)))
+    await asyncio.sleep(0.001)
+    assert len(desk.found) == _CHUNK
+    await asyncio.sleep(_PATIENCE_S)
+    assert len(desk.found) == _CHUNK + 1
+
+
+@virtual
+async def test_a_live_request_waits_for_one_comparison(loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks: list[int] = []
+    desk: Desk
+
+    def comes_meanwhile(_: float) -> None:  # the comparing thread has just let go of the interpreter
+        if not desk.under_way.count:
+            desk.under_way.begin()
+            loop.call_later(0.001, desk.under_way.end)
+
+    async def offload(blocking: Callable[..., Any], chunk: list[Comparison]) -> Any:
+        results = blocking(chunk)
+        chunks.append(len(results))
+        return results
+
+    monkeypatch.setattr("turnout.runtime.comparing.time.sleep", comes_meanwhile)
+    desk = Desk(offload)
+    desk.put("1", "2", "3")
+    await asyncio.sleep(1)
+    assert chunks == [1, 1, 1]
+    assert [inference_id for inference_id, _ in desk.found] == ["1", "2", "3"], "in order"
+
+
+@virtual
+async def test_counting_waits_for_live_requests_too(loop: VirtualLoop) -> None:
+    async def offload(blocking: Callable[..., Any], *args: Any) -> Any:
+        await asyncio.sleep(0.001)
+        results = blocking(*args)
+        desk.under_way.begin()
+        loop.call_later(0.004, desk.under_way.end)
+        return results
+
+    desk = Desk(offload)
+    desk.put("1", "2")
+    await asyncio.sleep(0.004)
+    assert desk.found == []
+    await asyncio.sleep(0.002)
+    assert len(desk.found) == 2
+
+
+@virtual
+async def test_a_stop_forgets_what_was_left_for_a_live_request(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def offload(blocking: Callable[..., Any], *args: Any) -> Any:
+        await asyncio.sleep(1)
+        return blocking(*args)
+
+    desk = Desk(offload)
+    monkeypatch.setattr("turnout.runtime.comparing.time.sleep", lambda _: desk.under_way.begin())
+    desk.put("1", "2", "3")
+    await asyncio.sleep(0.5)
+    await desk.comparer.stop()
+    await asyncio.sleep(5)
+    assert [inference_id for inference_id, _ in desk.found] == ["1"]
 
 
 X = np.arange(4, dtype=np.float32)

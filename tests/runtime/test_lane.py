@@ -85,6 +85,7 @@ async def track(loop: VirtualLoop, run_ms: float = 10, limits: LaneLimits = LIMI
         lambda pair: made.pairs.append(pair),
         lambda reason, count: made.drops.update({reason: count}),
         Budget(1000, 1 << 20),
+        world.fleet.under_way,
         tracer,
     )
     made = Track(world, live, shadow, lane, tracer)
@@ -118,6 +119,26 @@ async def test_one_batch_at_a_time_and_no_pause_between_full_ones(loop: VirtualL
     assert t.shadow_model.runs == [8, 8], "two full batches at once; what is left waits for company"
     await t.world.after(LINGER_S)
     assert t.shadow_model.runs == [8, 8, 4]
+
+
+@virtual
+async def test_a_batch_waits_for_a_pause_of_live_requests_but_not_for_ever(loop: VirtualLoop) -> None:
+    t = await track(loop)
+    under_way = t.world.fleet.under_way
+    under_way.begin()
+    t.offer(1)
+    await t.world.after(LINGER_S + 0.005)
+    assert t.shadow_model.runs == []
+    under_way.end()
+    await t.world.after(0.0015)
+    assert t.shadow_model.runs == [1]
+    await t.world.after(1)
+    under_way.begin()
+    t.offer(2)
+    await t.world.after(LINGER_S + 0.0095)
+    assert t.shadow_model.runs == [1]
+    await t.world.after(0.001)
+    assert t.shadow_model.runs == [1, 1]
 
 
 @virtual

@@ -145,6 +145,27 @@ async def test_every_request_is_copied_and_compared(loop: VirtualLoop) -> None:
 
 
 @virtual
+async def test_a_copy_is_taken_once_the_answer_is_on_its_way(loop: VirtualLoop) -> None:
+    s = await stage(loop)
+    s.set(rule())
+    copies: list[list[int]] = []
+
+    def seen() -> None:
+        copies.append([each.queued for each in s.shadows])
+
+    def answered(_: object) -> None:
+        seen()
+        loop.call_soon(seen)  # as an edge goes on with the answer
+        loop.call_soon(loop.call_soon, seen)
+
+    for value in (1, 2):
+        s.world.dispatcher.infer(request(value, inference_id=f"id-{value}"), answered)
+    await s.world.after(0.01)
+    assert copies[:3] == [[], [], []], "neither before the answers nor before what the first edge does with its own"
+    assert copies[-1] == [2]
+
+
+@virtual
 async def test_without_rules_nothing_is_copied(loop: VirtualLoop) -> None:
     s = await stage(loop)
     s.ask(range(10))

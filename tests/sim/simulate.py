@@ -234,6 +234,7 @@ def _check(world: World, plan: Plan, model: SyntheticModel, sent: list[Sent]) ->
         _check_one(one)
     slot = world.fleet.model("m").slots["blue"]
     assert slot.leases == 0, "every lease was released"
+    assert world.fleet.under_way.count == 0, "and no request is under way any more"
     assert (world.budget.rows, world.budget.bytes) == (0, 0), "the budget was given back"
     assert slot.state is (SlotState.READY if plan.unload_after is None else SlotState.EMPTY), slot.state
     counted = {outcome: slot.account.tally(outcome).requests for outcome in Counted}

@@ -201,6 +201,7 @@ async def edge(
         identity,
         stream_inflight_max,
         counts,
+        real.under_way,
         tracer,
         status_table(overload),
     )

@@ -55,6 +55,7 @@ async def test_calls_beyond_the_bound_are_refused_without_being_read() -> None:
         await gate.reached()
         stalled = [half_open(server) for _ in range(2)]
         await eventually(lambda: server.inference.calls == 3)
+        assert server.fleet.under_way.count == 4, "each call before it is read, and the request that was"
         for call in (server.stub.ModelInfer(infer_request()), half_open(server)):  # the second sends no request at all
             assert await refusal(call) == (
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -65,10 +66,11 @@ async def test_calls_beyond_the_bound_are_refused_without_being_read() -> None:
         for call in stalled:
             call.cancel()
         await eventually(lambda: server.inference.calls == 1)
+        assert server.fleet.under_way.count == 2
         gate.open()
         assert floats(await running) == [2.0] * 4
         assert floats(await server.stub.ModelInfer(infer_request(2.0))) == [4.0] * 4
-    assert server.inference.calls == 0
+    assert server.inference.calls == server.fleet.under_way.count == 0
 
 
 async def test_a_client_that_stalls_gives_its_place_back() -> None:
@@ -116,7 +118,7 @@ async def test_answers_that_are_not_read_are_bounded_in_number_bytes_and_time(st
                 call.close()
         # Else by time: the clients do nothing.
         await eventually(lambda: server.inference.calls == 0)
-        assert server.inference.answer_bytes == 0
+        assert server.inference.answer_bytes == server.fleet.under_way.count == 0
         assert (await server.stub.ModelInfer(request)).raw_output_contents[0] == bytes(4 * 8192)
         for call in calls:
             call.close()

@@ -164,6 +164,7 @@ def new_server(
         config.response_identity,
         config.stream_inflight_max,
         admin.counts,
+        fleet.under_way,
         pipeline.tracer,
         table,
     )

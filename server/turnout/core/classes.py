@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,12 @@ class Rows:
         return tuple(self._few() if self.live.size <= ROWS_MAX else self._many())
 
     def _few(self) -> Iterable[ClassRows]:
-        """In Python: for a few rows numpy takes longer."""
+        """In Python: for a few rows numpy takes longer, and for one, what counts does."""
+        if self.live.size == 1:
+            live, shadow = self.live.item(0), self.shadow.item(0)
+            result = Result.NEAR_TIE if self.near.size else Result.MATCH if live == shadow else Result.MISMATCH
+            yield ClassRows(live, shadow, result, 1)
+            return
         near = frozenset(self.near.tolist())
         pairs = enumerate(zip(self.live.tolist(), self.shadow.tolist(), strict=True))
         kinds = Counter(
@@ -80,8 +85,7 @@ class Found(NamedTuple):
         if self.rows is None:
             return self.output
         few = self.rows.live.size <= ROWS_MAX
-        return replace(
-            self.output,
+        return self.output._replace(
             class_rows=self.rows.counted(),
             live_classes=tuple(self.rows.live.tolist()) if few else (),
             shadow_classes=tuple(self.rows.shadow.tolist()) if few else (),

@@ -67,7 +67,7 @@ def _excused(label: Found, others: Iterable[Found]) -> Found:
         return label
     differing = rows.differing
     if any(each.rows is not None and _explains(each.rows, rows, differing) for each in others):
-        return Found(replace(output, result=Result.NEAR_TIE, mismatch_count=0), replace(rows, near=differing))
+        return Found(output._replace(result=Result.NEAR_TIE, mismatch_count=0), replace(rows, near=differing))
     return label
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -50,9 +50,9 @@ class ClassRows(NamedTuple):
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutputDivergence:
-    """One output of a pair. Measures are None where they make no sense; of rows, the worst row's is told.
+class OutputDivergence(NamedTuple):
+    """One output of a pair; a tuple, which costs a fifth to make. Measures are None where they make no sense; of rows,
+    the worst row's is told.
 
     Attributes:
         comparator: the one that decided, with the tolerances that were used; None: of result SHAPE.
@@ -113,6 +113,6 @@ class PairDivergence:
         """For whoever keeps it for a while: nothing that grows with the rows of an answer."""
         if not any(output.class_rows for output in self.outputs):
             return self
-        outputs = [replace(each, class_rows=(), live_classes=(), shadow_classes=()) for each in self.outputs]
+        outputs = [each._replace(class_rows=(), live_classes=(), shadow_classes=()) for each in self.outputs]
         decider = next((bare for bare, each in zip(outputs, self.outputs, strict=True) if each is self.decider), None)
         return PairDivergence(self.result, tuple(outputs), decider)

@@ -33,6 +33,10 @@ class Compared:
     time_ns: int
     payload_ref: str = ""
 
+    def without_rows(self) -> Compared:
+        """As `PairDivergence.without_rows`."""
+        return replace(self, divergence=self.divergence.without_rows())
+
     def without_tensors(self) -> Compared:
         """For whoever keeps it for a while and tells only of it."""
         copy, shadow = self.pair.copy, self.pair.shadow

@@ -3,7 +3,7 @@ that those that are told still say how often each kind comes."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heappush, heapreplace, nsmallest
@@ -68,6 +68,7 @@ class _Held(Generic[Record]):
     record: Record
     pair: PairDivergence
     coin: int
+    bare: bool = False
 
     def __lt__(self, other: _Held[Record]) -> bool:
         """The heap of a stratum has its highest priority first."""
@@ -88,11 +89,20 @@ class ExportSampler(Generic[Record]):
     So a mismatch is told when its window ends, and not at once: a bucket that lets the first ones through would leave
     those that come late with no chance at all, and no weight could make up for them. Memory is bounded by STRATA_MAX
     reservoirs and one pair of each target.
+
+    Args:
+        bare: makes of a record what is held and told: most are neither.
     """
 
     def __init__(
-        self, window_ns: int = 10 * SECOND_NS, rate_per_s: int = 10, stratum_max: int = 5, match_in: int = 1000
+        self,
+        window_ns: int = 10 * SECOND_NS,
+        rate_per_s: int = 10,
+        stratum_max: int = 5,
+        match_in: int = 1000,
+        bare: Callable[[Record], Record] = lambda record: record,
     ) -> None:
+        self._bare = bare
         self.window_ns = window_ns
         self._rate_per_s = rate_per_s
         self._stratum_max = stratum_max
@@ -123,7 +133,7 @@ class ExportSampler(Generic[Record]):
         held = _Held(coin >> _HALF, self._ordinal, record, pair, coin & ((1 << _HALF) - 1))
         top = self._tops.get(target)
         if top is None or pair.severity > top.pair.severity:
-            self._tops[target] = held
+            self._tops[target] = self._stripped(held)
             if top is None:
                 return told
             held = top
@@ -165,14 +175,19 @@ class ExportSampler(Generic[Record]):
         pair = held.pair
         if pair.result is Result.MATCH:
             drawn = held.priority * self._match_in < 1 << _HALF
-            return [Export(held.record, Rule.MATCH_SAMPLE, 1 / self._match_in)] if drawn else []
+            return [Export(self._stripped(held).record, Rule.MATCH_SAMPLE, 1 / self._match_in)] if drawn else []
         key: Hashable = (target, pair.decider.name if pair.decider else "", pair.result)
         if key not in self._strata and len(self._strata) >= STRATA_MAX - 1:
             key = None
         stratum = self._strata.setdefault(key, [])
         self._seen[key] = self._seen.get(key, 0) + 1
         if len(stratum) < self._stratum_max:
-            heappush(stratum, held)
+            heappush(stratum, self._stripped(held))
         elif stratum[0] < held:
-            heapreplace(stratum, held)
+            heapreplace(stratum, self._stripped(held))
         return []
+
+    def _stripped(self, held: _Held[Record]) -> _Held[Record]:
+        if not held.bare:
+            held.record, held.pair, held.bare = self._bare(held.record), held.pair.without_rows(), True
+        return held

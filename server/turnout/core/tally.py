@@ -254,7 +254,7 @@ class Tally:
     def add(self, inference_id: str, pair: PairDivergence) -> None:
         """Count a pair of two revisions."""
         self.results[pair.result] += 1
-        if pair.result.comparable and pair.severity > _EQUAL:
+        if pair.result.comparable and (severity := pair.severity) > _EQUAL and self._is_worse(severity):
             self._keep_worst([WorstPair(inference_id, pair.without_rows())])
 
     def add_noise(self, pair: PairDivergence) -> None:
@@ -273,8 +273,12 @@ class Tally:
         self.ratios = self.ratios.merged(other.ratios)
 
     def _keep_worst(self, more: list[WorstPair]) -> None:
-        if more and (len(self.worst) < WORST_MAX or more[0].pair.severity > self.worst[-1].pair.severity):
+        if more and self._is_worse(more[0].pair.severity):
             self.worst = sorted(self.worst + more, key=lambda each: each.pair.severity, reverse=True)[:WORST_MAX]
+
+    def _is_worse(self, severity: tuple[int, float, float]) -> bool:
+        """Than the best of the worst, or there is room for another."""
+        return len(self.worst) < WORST_MAX or severity > self.worst[-1].pair.severity
 
     @property
     def pairs(self) -> int:

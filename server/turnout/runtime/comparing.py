@@ -1,7 +1,8 @@
 """Compares pairs of answers in a thread, a few at a time, in the order in which they came.
 
-Comparing is plain Python around numpy: it needs the interpreter that live requests need. After each pair it lets go of
-it, so that nothing live waits for longer than one comparison.
+Comparing is plain Python around numpy: it needs the interpreter that live requests need, at each of their steps. So it
+begins when none is under way and ends with the pair at which one comes, which waits for this one comparison and for no
+other. That is for servers with pauses: where more than a few pairs have gathered, nothing waits any longer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from secrets import token_bytes
 
@@ -20,8 +22,10 @@ from turnout.core.divergence import compare
 from turnout.core.pairs import PairDivergence
 from turnout.core.tensors import Tensors
 from turnout.runtime.ports import Observer, Offload
+from turnout.runtime.under_way import UnderWay
 
 _CHUNK = 32
+_PATIENCE_S = 0.05  # with live requests, for each chunk
 _ELEMENTS = 65_536  # of BYTES, after which others get the interpreter
 _KEY = token_bytes(32)
 _QUANTIZED = "int8"  # a variant whose numbers are not to be compared digit by digit
@@ -41,9 +45,11 @@ class Comparison:
 class Comparer:
     """Used on the loop thread only. Bounded by those who put pairs in: each holds its place in a lane until `done`."""
 
-    def __init__(self, offload: Offload, observer: Observer) -> None:
+    def __init__(self, offload: Offload, observer: Observer, under_way: UnderWay) -> None:
         self._offload = offload
         self._observer = observer
+        self._under_way = under_way
+        self._stopped = False
         self._waiting: deque[Comparison] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -54,20 +60,27 @@ class Comparer:
 
     async def stop(self) -> None:
         """What waits is forgotten; what is being compared is waited for."""
+        self._stopped = True
         self._waiting.clear()
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
+            behind = len(self._waiting) > _CHUNK
+            until_s = loop.time() if behind else loop.time() + _PATIENCE_S
+            quiet = await self._under_way.pause(until_s)
             chunk = [self._waiting.popleft() for _ in range(min(_CHUNK, len(self._waiting)))]
             try:
-                results = await self._offload(_compare_all, chunk)
+                results = await self._offload(partial(_compare_some, heeded=self._under_way if quiet else None), chunk)
             except Exception as error:  # noqa: BLE001 - there is no thread to be had, say: those to come may fare better
                 results = [error] * len(chunk)
-            for comparison, result in zip(chunk, results, strict=True):
+            if not self._stopped:
+                self._waiting.extendleft(reversed(chunk[len(results) :]))
+            for comparison, result in zip(chunk, results, strict=False):
+                await self._under_way.pause(until_s)  # counting a pair takes time too
                 self._end(comparison, result)
-                await asyncio.sleep(0)  # counting a pair takes time too: what is live has its turn
         self._task = None
 
     def _end(self, comparison: Comparison, result: tuple[PairDivergence, str] | Exception) -> None:
@@ -82,9 +95,12 @@ class Comparer:
             self._observer.handler_failed("compare", inference_id, error)
 
 
-def _compare_all(chunk: Sequence[Comparison]) -> list[tuple[PairDivergence, str] | Exception]:
+def _compare_some(chunk: Sequence[Comparison], heeded: UnderWay | None) -> list[tuple[PairDivergence, str] | Exception]:
+    """In order, at least one: until a live request that is heeded comes."""
     results: list[tuple[PairDivergence, str] | Exception] = []
     for comparison in chunk:
+        if results and heeded is not None and heeded.count:
+            break
         try:
             results.append((_compare(comparison), digest_of(comparison.pair.copy.request.inputs)))
         except Exception as error:  # noqa: BLE001 - of one pair: the others are compared all the same

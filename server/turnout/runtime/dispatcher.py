@@ -20,6 +20,7 @@ from turnout.runtime.fleet import Fleet, Lease, Model
 from turnout.runtime.jobs import Answer, Job
 from turnout.runtime.ports import ClockNs
 from turnout.runtime.runner import expired
+from turnout.runtime.under_way import UnderWay
 from turnout_wire.tensors import DataType
 
 OnDone = Callable[[InferenceResponse | ServingError], None]
@@ -81,10 +82,12 @@ class Dispatcher:
         """
         model = self._fleet.model(request.model)
         lease = model.lease(request, self._draw(BASIS_POINTS))
-        ticket = Ticket(request, lease, on_done, self._clock_ns, model if self._fallback else None)
+        under_way = self._fleet.under_way
+        ticket = Ticket(request, lease, on_done, self._clock_ns, model if self._fallback else None, under_way)
         if model.route is not None and model.route.shadows and not lease.pinned and self._shadow is not None:
             ticket.shadow = partial(self._shadow.offer, model)
         ticket.submit()
+        under_way.begin()
         return ticket
 
 
@@ -99,13 +102,20 @@ class Ticket:
         "_open",
         "_spare",
         "_started_ns",
+        "_under_way",
         "_wanted",
         "request",
         "shadow",
     )
 
     def __init__(
-        self, request: InferenceRequest, lease: Lease, on_done: OnDone, clock_ns: ClockNs, spare: Model | None
+        self,
+        request: InferenceRequest,
+        lease: Lease,
+        on_done: OnDone,
+        clock_ns: ClockNs,
+        spare: Model | None,
+        under_way: UnderWay,
     ) -> None:
         self.request = request
         self._lease = lease
@@ -116,6 +126,7 @@ class Ticket:
         self._open = True  # the lease is held
         self._wanted = True  # someone waits for the answer
         self._spare = spare  # whose stable slot may answer instead
+        self._under_way = under_way  # counts it once it is queued
         self.shadow: Callable[[InferenceRequest, Lease, Answer | ServingError], None] | None = None
 
     def submit(self) -> None:
@@ -140,10 +151,13 @@ class Ticket:
         self._close(result if self._wanted else Outcome.CANCELLED, answer)
         if self._wanted and isinstance(outcome, ServingError) and self._resubmit(outcome):
             return
-        if self._wanted:
-            self._on_done(outcome if isinstance(outcome, ServingError) else self._response(outcome))
-            if self.shadow is not None:
-                self.shadow(self.request, self._lease, outcome)
+        try:
+            if self._wanted:
+                self._on_done(outcome if isinstance(outcome, ServingError) else self._response(outcome))
+                if self.shadow is not None:
+                    self.shadow(self.request, self._lease, outcome)
+        finally:
+            self._under_way.end()
 
     def cancel(self) -> None:
         """The client has left. Queued: dropped now. Running: the batch goes on, the answer is dropped, and the lease
@@ -151,6 +165,7 @@ class Ticket:
         self._wanted = False
         if self._open and self._entry is not None and self._lease.cargo.batcher.cancel(self._entry):
             self._close(Outcome.CANCELLED)
+            self._under_way.end()
 
     @property
     def deadline_ns(self) -> int | None:

@@ -11,6 +11,7 @@ from turnout.core.routing import Route
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, Signature
 from turnout.runtime.slot import Cargo, Slot
+from turnout.runtime.under_way import UnderWay
 
 _ON_THE_WAY = (SlotState.LOADING, SlotState.WARMING)
 
@@ -138,9 +139,10 @@ class Model:
 
 
 class Fleet:
-    """The models of this server by name."""
+    """The models of this server by name, and how many requests to them are under way."""
 
     def __init__(self) -> None:
+        self.under_way = UnderWay()
         self._models: dict[str, Model] = {}
 
     def __iter__(self) -> Iterator[Model]:

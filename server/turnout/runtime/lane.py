@@ -23,10 +23,14 @@ from turnout.runtime.jobs import Answer
 from turnout.runtime.ports import ClockNs, Tracer
 from turnout.runtime.slot import Cargo, Slot
 from turnout.runtime.tracing import NO_TRACER
+from turnout.runtime.under_way import UnderWay
 
 LINGER_NS = 50_000_000
 # How late this lane's own timer may fire. Later: the loop is busy with live requests.
 _LAG_NS_MAX = 50_000_000
+# While live requests are under way a batch of copies waits so long for a pause, and so many times.
+_PAUSE_NS = 1_000_000
+_PAUSES_MAX = 10
 _SOLO = 64  # copies that run alone after one that failed: a batch with a bad one in it costs many runs
 # Of a copy that was taken into the slot's queue, and of one that was not.
 _DROP_OF = {Reason.DEADLINE_EXCEEDED: Drop.DEADLINE, Reason.NOT_READY: Drop.UNRESOLVED}
@@ -61,6 +65,7 @@ class Lane:
         paired: takes both answers; whoever has compared them calls `forget`.
         dropped: takes the reason, and how many.
         shared: what all lanes of the server may hold together.
+        under_way: live requests, for whose end copies wait a little.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Lane:
         paired: Callable[[Pair], None],
         dropped: Callable[[Drop, int], None],
         shared: Budget,
+        under_way: UnderWay,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self._slot = slot
@@ -83,6 +89,8 @@ class Lane:
         self._paired = paired
         self._dropped = dropped
         self._shared = shared
+        self._under_way = under_way
+        self._pauses = 0
         self._tracer = tracer
         self._waiting: deque[Copy] = deque()
         self._waiting_rows = 0
@@ -132,6 +140,11 @@ class Lane:
 
     def _pump(self) -> None:
         self._timer = None
+        if self._under_way.count and self._pauses < _PAUSES_MAX:
+            self._pauses += 1
+            self._arm(_PAUSE_NS)
+            return
+        self._pauses = 0
         now_ns = self._clock_ns()
         self._drop_late(now_ns)
         if self._waiting and self._pressed(now_ns):

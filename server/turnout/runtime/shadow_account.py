@@ -6,7 +6,9 @@ Plain integers and logarithmic bins, written on the loop thread only, like `runt
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from math import isfinite
+from typing import TypeVar
 
 from turnout.core.copies import Drop, Pair, PairKind
 from turnout.core.pairs import OutputDivergence, PairDivergence, Result
@@ -19,6 +21,9 @@ _OTHER = "_OTHER"
 _DISTANCE_MAX = 1e9  # what is further apart counts as that
 _REVISIONS_MAX = 256  # beyond it, nothing is counted of further ones
 _COMPARISONS_MAX = 2000  # sets of attributes, as OpenTelemetry's specification bounds them; beyond it as well
+
+
+K = TypeVar("K", bound=Hashable)
 
 
 class ShadowAccount:
@@ -52,11 +57,11 @@ class ShadowAccount:
             self._measure(model, shadow, output)
         if pair.shadow.timings is not None:
             key = (model, shadow)
-            self.durations.setdefault(key, Sketch()).observe(pair.shadow.duration_ns)
+            _sketch(self.durations, key).observe(pair.shadow.duration_ns)
             self.duration_sums_ns[key] += pair.shadow.duration_ns
             if pair.copy.live.duration_ns:
                 ratio = pair.shadow.duration_ns * MILLI // pair.copy.live.duration_ns
-                self.ratios.setdefault(key, Sketch()).observe(ratio)
+                _sketch(self.ratios, key).observe(ratio)
                 self.ratio_sums[key] += ratio
 
     def _measure(self, model: str, shadow: str, output: OutputDivergence) -> None:
@@ -71,7 +76,7 @@ class ShadowAccount:
             if value is not None and isfinite(value):
                 key = (model, shadow, name, metric)
                 scaled = round(min(abs(value), _DISTANCE_MAX) * NANO)
-                self.distances.setdefault(key, Sketch()).observe(scaled)
+                _sketch(self.distances, key).observe(scaled)
                 self.distance_sums[key] += scaled
 
     def _known(self, model: str, shadow: str) -> bool:
@@ -81,3 +86,10 @@ class ShadowAccount:
                 return False
             self._outputs[key] = set()
         return True
+
+
+def _sketch(sketches: dict[K, Sketch], key: K) -> Sketch:
+    """Made when it is first asked for."""
+    if (sketch := sketches.get(key)) is None:
+        sketch = sketches[key] = Sketch()
+    return sketch

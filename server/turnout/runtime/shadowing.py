@@ -23,6 +23,7 @@ from turnout.runtime.ports import ClockNs, Tracer
 from turnout.runtime.shadow_account import ShadowAccount
 from turnout.runtime.slot import Slot
 from turnout.runtime.tracing import NO_TRACER, EndedCopy
+from turnout.runtime.under_way import UnderWay
 
 # Noise runs in the live slot: a request that comes then waits for a run of one row at most.
 _NOISE_RUN_ROWS_MAX = 1
@@ -61,6 +62,7 @@ class Shadowing:
         account: ShadowAccount,
         told: Callable[[Compared], None],
         shared: Budget,
+        under_way: UnderWay,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self.rule = rule
@@ -79,13 +81,14 @@ class Shadowing:
         self._dropped: Counter[Drop] = Counter()
         limits = LaneLimits(rule.queue_max, rule.bytes_max, rule.deadline_ns)
         gentle = replace(limits, run_rows_max=_NOISE_RUN_ROWS_MAX)
-        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop, shared, tracer)
-        itself = live.slot, live.revision, live.slot
-        self._noise = Lane(*itself, gentle, clock_ns, self._paired, _uncounted, shared, tracer)
+        itself, more = (live.slot, live.revision, live.slot), (shared, under_way, tracer)
+        self._copies = Lane(slot, revision, live.slot, limits, clock_ns, self._paired, self.drop, *more)
+        self._noise = Lane(*itself, gentle, clock_ns, self._paired, _uncounted, *more)
 
     def fits(self, rule: ShadowRule, live: Revision, shadow: Revision) -> bool:
         """Whether this is still what is to be compared."""
-        return rule == self.rule and live == self._live.revision and shadow == self._revision
+        same = rule is self.rule and live is self._live.revision and shadow is self._revision
+        return same or (rule == self.rule and live == self._live.revision and shadow == self._revision)
 
     def offer(self, copy: Copy, noise: bool) -> None:
         """A copy to the shadow slot, and with `noise` one to the live slot."""
@@ -174,7 +177,7 @@ class Shadowing:
             self._references.remember(inference_id, divergence)
             if pair.copy.live.duration_ns and pair.shadow.duration_ns:
                 self._window.observe_latency(pair.copy.live.duration_ns, pair.shadow.duration_ns, now_ns)
-        self._told(Compared(pair, divergence.without_rows(), digest, now_ns))
+        self._told(Compared(pair, divergence, digest, now_ns))
 
 
 def _classes(label: str, rows: int, places: Mapping[str, int]) -> list[int]:

@@ -75,20 +75,21 @@ class Shadows:
         self._store = store
         self._tracer = tracer
         self._held = Budget(_COPIES_MAX, bytes_max)
-        self._comparer = Comparer(offload, observer)
+        self._comparer = Comparer(offload, observer, fleet.under_way)
         self._active: dict[tuple[str, str], Shadowing] = {}  # by model and shadow slot
         self._samplers: dict[str, ExportSampler[Compared]] = {}  # by model
         self._kept_bytes: Counter[str] = Counter()  # by model, in this window
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._offered: list[tuple[Model, InferenceRequest, Lease, Answer | ServingError]] = []  # in this turn
         self._stopped = False
 
     def offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
-        """Take copies of a request that was just answered, where rules ask for them."""
-        try:
-            self._offer(model, request, lease, outcome)
-        except Exception as error:  # noqa: BLE001 - a fault of our own must not reach the live request
-            self._observer.handler_failed("shadow", request.inference_id, error)
+        """Take copies of a request that was just answered, where rules ask for them: in the loop's next turn, after the
+        answer."""
+        if not self._offered:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._offered.append((model, request, lease, outcome))
 
     def __iter__(self) -> Iterator[Shadowing]:
         return iter(self._active.values())
@@ -127,6 +128,14 @@ class Shadows:
         await self._comparer.stop()
         if self._store is not None:
             await self._store.stop()
+
+    def _take(self) -> None:
+        offered, self._offered = self._offered, []
+        for each in offered:
+            try:
+                self._offer(*each)
+            except Exception as error:  # noqa: BLE001 - a fault of our own must not cost the others their copies
+                self._observer.handler_failed("shadow", each[1].inference_id, error)
 
     def _offer(self, model: Model, request: InferenceRequest, lease: Lease, outcome: Answer | ServingError) -> None:
         if model.route is None or self._stopped:
@@ -167,6 +176,7 @@ class Shadows:
             self.account,
             self._compared,
             self._held,
+            self._fleet.under_way,
             self._tracer,
         )
         self._arm()
@@ -175,16 +185,21 @@ class Shadows:
     def _compared(self, compared: Compared) -> None:
         pair = compared.pair
         model = pair.copy.request.model
-        keeps = self._store is not None and compared.divergence.result is not Result.MATCH
-        if keeps and self._kept_bytes[model] + pair.copy.bytes <= KEPT_BYTES_MAX:
-            self._kept_bytes[model] += pair.copy.bytes
-        else:
-            compared = compared.without_tensors()
-        sampler = self._samplers.setdefault(model, ExportSampler())
+        if (sampler := self._samplers.get(model)) is None:
+            sampler = self._samplers[model] = ExportSampler(bare=self._bare)
         target = (pair.shadow.slot, pair.shadow.revision.digest, pair.copy.kind)
         coin = self._random_bits(_COIN_BITS)
         self._tell(sampler.offer(target, compared.divergence, compared, compared.time_ns, coin))
         self._arm()
+
+    def _bare(self, compared: Compared) -> Compared:
+        """With what the store may want."""
+        copy = compared.pair.copy
+        keeps = self._store is not None and compared.divergence.result is not Result.MATCH
+        if keeps and self._kept_bytes[copy.request.model] + copy.bytes <= KEPT_BYTES_MAX:
+            self._kept_bytes[copy.request.model] += copy.bytes
+            return compared.without_rows()
+        return compared.without_rows().without_tensors()
 
     def _tell(self, exports: Sequence[Export[Compared]]) -> None:
         for export in map(self._traced, exports):

@@ -12,6 +12,7 @@ from typing import Any
 
 from turnout.core.errors import Reason, ServingError
 from turnout.runtime.ports import ClockNs
+from turnout.runtime.under_way import UnderWay
 from turnout.transport.status import Context
 
 # By so much a client may end a call at its deadline before ours, which is counted from when the call arrived.
@@ -35,14 +36,15 @@ class CallLimits:
 
 
 class Calls:
-    """All calls of this server that run models."""
+    """All calls of this server that run models. Those of one request are `under_way` from before it is read."""
 
-    def __init__(self, limits: CallLimits, clock_ns: ClockNs) -> None:
+    def __init__(self, limits: CallLimits, clock_ns: ClockNs, under_way: UnderWay) -> None:
         self.count = 0
         self.answer_bytes = 0
         self.ended_ns = 0  # when one last ended
         self._limits = limits
         self._clock_ns = clock_ns
+        self._under_way = under_way
         self._transfers: dict[Call, float] = {}  # since when, in order
         self._timer: asyncio.TimerHandle | None = None
 
@@ -66,11 +68,13 @@ class Calls:
             raise ServingError(Reason.QUEUE_FULL, f"this server is full (limit: {bound}), retry later", _RETRY_MS)
 
     async def receive(self, call: Call, context: Context) -> bytes:
-        """The call's request.
+        """The request of a call of one.
 
         Raises:
             ServingError: DEADLINE_EXCEEDED when it takes too long, INVALID_REQUEST when the client sends none.
         """
+        call.single = True
+        self._under_way.begin()
         self._watch(call)
         try:
             raw = await context.read()
@@ -98,6 +102,8 @@ class Calls:
     def ended(self, call: Call) -> None:
         self.count -= 1
         self.ended_ns = self._clock_ns()
+        if call.single:
+            self._under_way.end()
         self._transfers.pop(call, None)
 
     def _watch(self, call: Call) -> None:
@@ -124,13 +130,14 @@ class Calls:
 class Call:
     """One call, and the bytes of answers that it holds."""
 
-    __slots__ = ("_bytes", "_calls", "late", "task")
+    __slots__ = ("_bytes", "_calls", "late", "single", "task")
 
     def __init__(self, calls: Calls) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.task: asyncio.Task[Any] | None = task
         self.late = False
+        self.single = False  # it has been asked for its only request
         self._calls = calls
         self._bytes = 0
 

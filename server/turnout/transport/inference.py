@@ -15,6 +15,7 @@ from turnout.runtime.counts import OTHER, Counts
 from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.ports import ClockNs, Observer, Tracer
 from turnout.runtime.tracing import NO_TRACER
+from turnout.runtime.under_way import UnderWay
 from turnout.transport import codec
 from turnout.transport.calls import Call, CallLimits, Calls
 from turnout.transport.status import STATUS, Context, StatusTable, as_refusal
@@ -34,6 +35,7 @@ class InferenceHandlers:
     Args:
         limits: what of a request is decoded at all.
         identity: whether answers say which slot and revision gave them.
+        under_way: counts calls too.
         stream_inflight_max: requests of one stream that may be on their way; at the bound it is not read further.
     """
 
@@ -47,6 +49,7 @@ class InferenceHandlers:
         identity: bool,
         stream_inflight_max: int,
         counts: Counts,
+        under_way: UnderWay,
         tracer: Tracer = NO_TRACER,
         table: StatusTable = STATUS,
     ) -> None:
@@ -60,7 +63,7 @@ class InferenceHandlers:
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
         self._closed_ns = 0
-        self._calls = Calls(call_limits, clock_ns)
+        self._calls = Calls(call_limits, clock_ns, under_way)
         self._counts = counts
         self._traces = Traces(tracer, clock_ns, table)
 
