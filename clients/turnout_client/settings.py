@@ -12,6 +12,8 @@ Token = str | Callable[[], str]
 TraceHeaders = Callable[[], Mapping[str, str]]
 
 TIMEOUT_S = 10.0  # of a call that is not told another one
+# gRPC 1.83 loses a call, deadline and all, whose backoff comes to 0 ms.
+_BACKOFF_S_MIN = 0.01
 _ATTEMPTS_MAX = 5  # gRPC's own bound
 _TOKENS_MAX = 1000  # gRPC's own bound
 
@@ -41,7 +43,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         _within("attempts_max", self.attempts_max, 1, _ATTEMPTS_MAX)
-        _within("backoff_s", self.backoff_s, 0.001, 3600)
+        _within("backoff_s", self.backoff_s, _BACKOFF_S_MIN, 3600)
         _within("backoff_s_max", self.backoff_s_max, self.backoff_s, 3600)
         _within("backoff_multiplier", self.backoff_multiplier, 1, 100)
         _within("tokens_max", self.tokens_max, 1, _TOKENS_MAX)
