@@ -28,6 +28,7 @@ def client(kind: str, transport: str, endpoint: Any, **settings: Any) -> AnyClie
     ("refusal", "sent"),
     [
         (Refusal(Code.UNAVAILABLE), 2),
+        (Refusal(Code.CANCELLED), 2),
         (Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=1), 2),
         (Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=-1), 1),
         (Refusal(Code.UNAVAILABLE, pushback_ms=-1), 1),
