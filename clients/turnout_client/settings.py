@@ -20,8 +20,9 @@ _TOKENS_MAX = 1000  # gRPC's own bound
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When a call is sent again: after UNAVAILABLE, after CANCELLED by the server, and after RESOURCE_EXHAUSTED when the
-    server says (pushback). Inference changes nothing on a server, so what may have run can run again. Never past the call's deadline, nor when the budget is spent.
+    """When a call is sent again: after UNAVAILABLE, after CANCELLED by the server, and after RESOURCE_EXHAUSTED when
+    the server says so (pushback). Inference changes nothing on a server, so what may have run can run again. Never
+    past the call's deadline, nor when the budget is spent.
 
     The budget is gRPC's retryThrottling: a bucket of `tokens_max` tokens. Each failure that could be retried takes one,
     each success gives `token_ratio` back, and only while more than half are left is anything sent again.
