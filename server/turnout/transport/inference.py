@@ -65,6 +65,7 @@ class InferenceHandlers:
         self._closed_ns = 0
         self._calls = Calls(call_limits, clock_ns, under_way)
         self._counts = counts
+        self._table = table
         self._traces = Traces(tracer, clock_ns, table)
 
     @property
@@ -139,7 +140,8 @@ class InferenceHandlers:
                 if isinstance(answer, _StreamError):
                     if end_on_error:
                         raise answer.error
-                    answer = codec.encode_stream_error(answer.asked, answer.error)
+                    code = self._table[answer.error.reason].name
+                    answer = codec.encode_stream_error(answer.asked, answer.error, code)
                     call.hold(len(answer))
                 await context.write(answer)
                 call.let_go(len(answer))
