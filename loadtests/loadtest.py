@@ -1,0 +1,13 @@
+"""See turnout_locust/main.py; `python loadtests/loadtest.py --help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))  # no installed packages
+
+from turnout_locust.main import main  # noqa: E402 - it needs the path
+
+if __name__ == "__main__":
+    sys.exit(main())

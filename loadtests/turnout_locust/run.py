@@ -1,0 +1,132 @@
+"""One process of a load test: wires users, conductor, account and summary to Locust's events.
+
+In a worker only the users' side; in the only process or the master also the conductor and the verdict.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import locust.runners
+import locust.stats
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from turnout_locust import summary
+from turnout_locust.account import Account, total
+from turnout_locust.calls import take_poller
+from turnout_locust.conductor import HEARD, RULE, Conductor
+from turnout_locust.load import Load, prepare
+from turnout_locust.options import Options
+from turnout_locust.rules import Rule
+from turnout_locust.scenarios import LoadTestError
+from turnout_locust.users import set_pace
+
+_REPORT_S = 0.5  # Locust's 3 s and 1 s would make a short run wait, and leave its end out of the CSV files
+_STOP_S_MARGIN = 5.0  # beyond the deadline of a request: how long a user may take to leave
+_OVERSIZED_SHARE = 4  # one such user for so many others
+_KEY = "turnout"  # in what workers report
+
+
+class Run:
+    """Made by Locust's init event, in each process."""
+
+    def __init__(self, environment: Environment, options: Options, load: Load) -> None:
+        self.options = options
+        self._environment = environment
+        self._load = load
+        self._conductor: Conductor | None = None
+        self._told: dict[str, dict[str, Any]] = {}
+        self.oversized_users = max(options.users // _OVERSIZED_SHARE, 1) if options.scenario.storms else 0
+
+    def listen(self) -> None:
+        set_pace(self._load, self.oversized_users)
+        events, runner = self._environment.events, self._environment.runner
+        assert runner is not None
+        self._environment.stop_timeout = self.options.deadline_s + _STOP_S_MARGIN
+        events.test_start.add_listener(self._begin)
+        if not isinstance(runner, MasterRunner):
+            runner.register_message(RULE, self._hear)
+        if isinstance(runner, WorkerRunner):
+            events.report_to_master.add_listener(self._report)
+            return
+        if isinstance(runner, MasterRunner):
+            events.worker_report.add_listener(self._reported)
+            runner.register_message(HEARD, self._heard)
+        events.test_stop.add_listener(self._end)
+        events.quitting.add_listener(self._judge)
+        events.quit.add_listener(self._show)
+
+    @property
+    def steps_taken(self) -> bool:
+        return self._conductor is not None and self._conductor.finished
+
+    def under_way(self) -> bool:
+        """Whether users are still there, or requests whose end was not heard of."""
+        runner = self._environment.runner
+        assert runner is not None
+        return runner.user_count > 0 or self.account().under_way > 0
+
+    def account(self) -> Account:
+        """Of all processes."""
+        if isinstance(self._environment.runner, MasterRunner):
+            return total(self._told.values())
+        return self._load.account
+
+    def _begin(self, **_: Any) -> None:
+        self._load.begin()
+        self._told.clear()
+        if not isinstance(self._environment.runner, WorkerRunner):
+            self._conductor = Conductor(self._environment, self.options)
+            self._conductor.start()
+
+    def _end(self, **_: Any) -> None:
+        if self._conductor is not None:
+            self._conductor.stop()
+
+    def _hear(self, environment: Environment, msg: Any, **_: Any) -> None:
+        rule = Rule.of_message(msg.data)
+        self._load.rules.hear(rule)
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.send_message(HEARD, rule.number)  # type: ignore[arg-type] # any value travels
+
+    def _heard(self, environment: Environment, msg: Any, **_: Any) -> None:
+        if self._conductor is not None:
+            self._conductor.hear(environment, msg)
+
+    def _report(self, client_id: str, data: dict[str, Any]) -> None:
+        data[_KEY] = self._load.account.as_message()
+
+    def _reported(self, client_id: str, data: dict[str, Any]) -> None:
+        if _KEY in data:
+            self._told[client_id] = data[_KEY]
+
+    def _judge(self, environment: Environment, **_: Any) -> None:
+        """The exit status, and the file. Nothing ran: the web UI was only looked at."""
+        if self._conductor is None:
+            return
+        self._summary = summary.summarised(self.options, environment, self._conductor, self.account())
+        if self.options.summary is not None:
+            summary.write(self._summary, self.options.summary)
+        environment.process_exit_code = 0 if self._summary["ok"] else 1
+
+    def _show(self, **_: Any) -> None:
+        if self._conductor is not None:
+            print(summary.shown(self._summary), flush=True)
+
+
+def start(environment: Environment, **_: Any) -> None:
+    """Locust's init event: in a worker after its fork, so that gRPC begins in the process that uses it."""
+    locust.runners.WORKER_REPORT_INTERVAL = locust.stats.CSV_STATS_INTERVAL_SEC = _REPORT_S
+    take_poller()
+    assert environment.parsed_options is not None
+    try:
+        options = Options.parsed(environment.parsed_options)
+        run = Run(environment, options, prepare(options))
+    except LoadTestError as error:
+        print(f"loadtest: {error}", file=sys.stderr)
+        sys.exit(2)
+    if environment.shape_class is not None:
+        environment.shape_class.run = run  # type: ignore[attr-defined]
+    run.listen()
