@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # no installed packages
 
-from turnout_locust.main import main  # noqa: E402 - it needs the path
+from turnout_locust.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

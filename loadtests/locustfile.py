@@ -1,4 +1,4 @@
-"""For Locust: `locust -f loadtests/locustfile.py --host 127.0.0.1:8001`, or all at once `make loadtest SCENARIO=swap`."""
+"""For Locust: `locust -f loadtests/locustfile.py --host 127.0.0.1:8001`; see docs/loadtests.md."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from locust import events
 
 sys.path.insert(0, str(Path(__file__).parent))  # no installed package
 
-from turnout_locust.options import add_options  # noqa: E402 - it needs the path
-from turnout_locust.run import start  # noqa: E402
-from turnout_locust.shape import ScenarioShape  # noqa: E402
-from turnout_locust.users import OversizedUser, StreamUser, UnaryUser  # noqa: E402
+from turnout_locust.options import add_options
+from turnout_locust.run import start
+from turnout_locust.shape import ScenarioShape
+from turnout_locust.users import OversizedUser, StreamUser, UnaryUser
 
 __all__ = ["OversizedUser", "ScenarioShape", "StreamUser", "UnaryUser"]
 

@@ -42,8 +42,8 @@ def cores() -> tuple[int | None, int | None]:
 
 
 class Child:
-    """A Python process that says `ready: ...` when it is. `core` None: not pinned. `own_session`: Ctrl-C in the terminal
-    does not reach it."""
+    """A Python process that says `ready: ...` when it is. `core` None: not pinned. `own_session`: Ctrl-C in a
+    terminal does not reach it."""
 
     def __init__(self, name: str, arguments: Sequence[str], core: int | None, own_session: bool = False) -> None:
         self.name = name

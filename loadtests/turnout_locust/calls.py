@@ -61,14 +61,17 @@ class Outcome:
 
 
 def ask(
-    stub: GRPCInferenceServiceStub, request: pb.ModelInferRequest, metadata: Sequence[tuple[str, str]], deadline_s: float
+    stub: GRPCInferenceServiceStub,
+    request: pb.ModelInferRequest,
+    metadata: tuple[tuple[str, str], ...],
+    deadline_s: float,
 ) -> Outcome:
     """One ModelInfer."""
     began = time.perf_counter()
     try:
         answer = stub.ModelInfer(request, timeout=deadline_s, metadata=metadata)
     except grpc.RpcError as error:
-        return Outcome(_ms_since(began), None, *_status(error))
+        return Outcome(_ms_since(began), None, *status(error))
     return Outcome(_ms_since(began), answer)
 
 
@@ -84,6 +87,7 @@ class Stream:
         self._outbox: Queue[pb.ModelInferRequest | None] = Queue()
         self._waiting: dict[str, AsyncResult[Outcome]] = {}
         self._began: dict[str, float] = {}
+        self._given_up: set[str] = set()
         self.strays = 0
         self.ended = ""
         self._call = stub.ModelStreamInfer(iter(self._outbox.get, None))
@@ -109,8 +113,11 @@ class Stream:
 
     def _outcome(self, request_id: str, until: float) -> Outcome:
         try:
-            return self._waiting[request_id].get(timeout=max(until - time.perf_counter(), 0.0))
+            outcome = self._waiting[request_id].get(timeout=max(until - time.perf_counter(), 0.0))
+            assert outcome is not None
+            return outcome
         except gevent.Timeout:
+            self._given_up.add(request_id)
             return Outcome(_ms_since(self._began[request_id]), None, LOST)
         finally:
             del self._waiting[request_id], self._began[request_id]
@@ -121,7 +128,7 @@ class Stream:
                 self._hear(message)
             self.ended = "STREAM_ENDED"
         except grpc.RpcError as error:
-            self.ended, details = _status(error)
+            self.ended, details = status(error)
             self.ended += f": {details}"
         finally:
             self._settle_all()
@@ -129,7 +136,9 @@ class Stream:
     def _hear(self, message: pb.ModelStreamInferResponse) -> None:
         request_id = message.infer_response.id
         result = self._waiting.get(request_id)
-        if result is None or result.ready():
+        if request_id in self._given_up:
+            self._given_up.remove(request_id)  # it counts as lost already; a second answer is a stray
+        elif result is None or result.ready():
             self.strays += 1
         elif message.error_message:
             result.set(Outcome(_ms_since(self._began[request_id]), None, "STREAM_ERROR", message.error_message))
@@ -143,7 +152,8 @@ class Stream:
                 result.set(Outcome(_ms_since(self._began[request_id]), None, status, details))
 
 
-def _status(error: grpc.RpcError) -> tuple[str, str]:
+def status(error: grpc.RpcError) -> tuple[str, str]:
+    """LOST or the name of the code, and what the server said."""
     assert isinstance(error, grpc.Call)
     code = error.code()
     return (LOST if code is grpc.StatusCode.DEADLINE_EXCEEDED else str(code.name)), error.details() or ""

@@ -21,6 +21,7 @@ from turnout_locust.users import Failure
 RULE, HEARD = "turnout_rule", "turnout_heard"  # messages to and from workers
 _HEARD_S_MAX = 10.0
 _LOOK_S = 0.02
+_DWELL_S = 0.5  # before the next step, however late it is: nobody would have asked anything in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +84,21 @@ class Conductor:
             self._announce("before" if scenario.steps else scenario.name)
             for step in scenario.steps:
                 gevent.sleep(max(step.at * self._options.duration_s - self.at_s, 0.0))
-                self._take(step)
+                if not self._take(step):
+                    break
         except (AdminError, LoadTestError) as error:
             self._mark("scenario", said(error), 0.0, failed=True)
         finally:
             self.finished = True
 
-    def _take(self, step: Step) -> None:
-        """Raises LoadTestError or AdminError, counted already, where it does not go as it must."""
+    def _take(self, step: Step) -> bool:
+        """Whether it went as it must; those that would come after it make no sense otherwise."""
         operator = self._operator
         storm = step.action is Action.STORM
         if operator is None or step.action in (Action.STORM, Action.CALM):
             self._announce(step.title, storm)
             self._mark(step.title, "", 0.0)
-            return
+            return True
         before = operator.look()
         self._say(Rule(len(self.rules), f"during {step.title}", ready(before)))
         began = time.perf_counter()
@@ -104,9 +106,11 @@ class Conductor:
             text = operator.perform(step)
         except (AdminError, LoadTestError) as error:
             self._mark(step.title, said(error), (time.perf_counter() - began) * 1e3, failed=True)
-            raise
+            return False
         self._mark(step.title, text, (time.perf_counter() - began) * 1e3)
-        self._announce(f"after {step.title}", storm)
+        self._announce(f"after {step.title}")
+        gevent.sleep(_DWELL_S)
+        return True
 
     def _announce(self, title: str, storm: bool = False) -> None:
         """What is in force now."""

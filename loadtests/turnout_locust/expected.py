@@ -71,8 +71,9 @@ def read_samples(folder: Path, model: str, batched: bool, versions: Sequence[str
     """
     found = sorted(file.parent.name for file in folder.glob(f"*/{GOLDEN}"))
     chosen = [name for name in found if name.partition("@")[0] in versions] if versions else found
-    if not chosen or (missing := set(versions) - {name.partition("@")[0] for name in chosen}):
-        wanted = ", ".join(sorted(missing)) if chosen else "any version"
+    missing = sorted(set(versions) - {name.partition("@")[0] for name in chosen})
+    if missing or not chosen:
+        wanted = f"version {', '.join(missing)}" if missing else "any version"
         raise LoadTestError(f"'{folder.name}' has no {GOLDEN} of {wanted}: SAMPLES=FILE.npz makes them")
     stored = {f"{model}/{name}": _read(folder / name / GOLDEN) for name in chosen}
     (first, inputs), *others = ((revision, each[0]) for revision, each in stored.items())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from turnout_locust.account import Account
-from turnout_locust.calls import channel
+from turnout_locust.calls import channel, status
 from turnout_locust.expected import Sample, read_samples
 from turnout_locust.options import Options
 from turnout_locust.oversized import Oversized, oversized
@@ -30,16 +30,10 @@ class Load:
     options: Options
     samples: list[Sample]
     oversized: list[Oversized]
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules
     account: Account = field(default_factory=Account)
-    name: str = ""
+    name: str = field(default_factory=lambda: f"user-{os.getpid()}")
     _texts: set[str] = field(default_factory=set)
-
-    def begin(self) -> None:
-        """A new run."""
-        self.rules, self.account = Rules(), Account()
-        self.name = f"user-{os.getpid()}"
-        self._texts.clear()
 
     def bounded(self, fault: str) -> str:
         """The text of a fault, or how it begins where there were many different ones."""
@@ -49,32 +43,33 @@ class Load:
         return fault
 
 
-def prepare(options: Options) -> Load:
-    """Reads the samples and asks the server whether the model batches.
+def prepared(options: Options, rules: Rules) -> Load:
+    """Reads the samples.
 
     Raises:
-        LoadTestError: they, the server or the model are not there.
+        LoadTestError: they are not there, or not what the scenario needs.
     """
-    rows_max = _batch_rows_max(options.host, options.model)
-    samples = read_samples(options.expected, options.model, batched=rows_max > 0, versions=options.versions)
-    too_large = oversized(samples[0], rows_max, options.message_bytes_max) if options.scenario.storms else []
-    if options.scenario.storms and not too_large:
+    samples = read_samples(options.expected, options.model, options.batch_rows_max > 0, options.versions)
+    storms = options.scenario.storms
+    too_large = oversized(samples[0], options.batch_rows_max, options.message_bytes_max) if storms else []
+    if storms and not too_large:
         raise LoadTestError(
             f"model '{options.model}' does not batch, and the server's message limit is not known: MESSAGE_BYTES_MAX="
         )
-    return Load(options, samples, too_large)
+    return Load(options, samples, too_large, rules)
 
 
-def _batch_rows_max(host: str, model: str) -> int:
-    """Of the model's configuration; 0: it does not batch."""
+def batch_rows_max(host: str, model: str) -> int:
+    """Of the model's configuration, as the server has it; 0: it does not batch.
+
+    Raises:
+        LoadTestError: the server or the model is not there.
+    """
     with channel(host) as connection:
         stub = GRPCInferenceServiceStub(connection)
         try:
-            reply = stub.ModelConfig(
-                pb.ModelConfigRequest(name=model), timeout=_ANSWER_S_MAX, wait_for_ready=True
-            )
+            reply = stub.ModelConfig(pb.ModelConfigRequest(name=model), timeout=_ANSWER_S_MAX, wait_for_ready=True)
         except grpc.RpcError as error:
-            assert isinstance(error, grpc.Call)
-            said = f"{error.code().name} {error.details()}"
+            said = " ".join(status(error))
             raise LoadTestError(f"the server at {host} does not serve model '{model}': {said}") from None
     return int(reply.config.max_batch_size)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -51,7 +51,9 @@ def _run(scenario: Scenario, options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     source = options.repository / options.model
     if options.host and scenario.moves and not options.admin:
-        raise LoadTestError(f"scenario '{scenario.name}' changes slots of the server at HOST=: give ADMIN=HOST:PORT too")
+        raise LoadTestError(
+            f"scenario '{scenario.name}' changes slots of the server at HOST=: give ADMIN=HOST:PORT too"
+        )
     live, other = chosen_versions(source, options.from_version, options.to_version, scenario.moves)
     versions = [live] if other is None else [live, other]
     with tempfile.TemporaryDirectory(prefix="turnout-loadtest-") as scratch_name:
@@ -82,7 +84,7 @@ def _run(scenario: Scenario, options: argparse.Namespace) -> int:
 def _expected(options: argparse.Namespace, source: Path, versions: Sequence[int], scratch: Path) -> Path:
     """The folder of expected outputs: made from samples, or given, or the model's own."""
     if options.samples is None:
-        return options.expected or source  # type: ignore[no-any-return]
+        return options.expected or source
     return write_references(options.samples, source, versions, scratch / "expected")
 
 
@@ -139,10 +141,8 @@ def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Locust and its workers, whoever is left: they are one session, with the first one's id."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -164,7 +164,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--rate", type=float, default=RATE, help="requests per second of all; 0: as fast as answers come (%(default)s)"
     )
     parser.add_argument("--duration", type=float, default=0.0, help="seconds (default: the scenario's own)")
-    parser.add_argument("--processes", type=int, default=1, help="with users, from two on beside a master (%(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="with users, from two on beside a master (%(default)s)"
+    )
     parser.add_argument("--host", default="", help="HOST:PORT of a server that runs; none: one is started")
     parser.add_argument("--admin", default="", help="HOST:PORT of its admin service")
     parser.add_argument("--web", action="store_true", help="with Locust's web UI, until Ctrl-C")
@@ -173,10 +175,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="(default: %(default)s)")
     parser.add_argument("--from-version", type=int, help="that serves first (default: the oldest)")
     parser.add_argument("--to-version", type=int, help="that is loaded beside it (default: the one after it)")
-    parser.add_argument("--samples", type=Path, help=".npz with input.NAME; expected outputs are made with ONNX Runtime")
+    parser.add_argument(
+        "--samples", type=Path, help=".npz with input.NAME; expected outputs are made with ONNX Runtime"
+    )
     parser.add_argument("--expected", type=Path, help="folder with VERSION/golden.npz (default: the model's own)")
     parser.add_argument("--slot", default=SLOT, help="where the other version is loaded (default: %(default)s)")
-    parser.add_argument("--deadline-s", type=float, default=DEADLINE_S, help="an answer after that is lost (%(default)s)")
+    parser.add_argument(
+        "--deadline-s", type=float, default=DEADLINE_S, help="an answer after that is lost (%(default)s)"
+    )
     parser.add_argument("--message-bytes-max", type=int, default=0, help="of the server at --host, for the storm")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "loadtest", help="(default: %(default)s)")
     options = parser.parse_args(arguments)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 
-from turnout_client.admin import AdminClient
+from turnout_client.admin import AdminClient, Watch
 from turnout_client.errors import AdminError
 from turnout_locust.scenarios import ALL_BP, Action, LoadTestError, Step
 from turnout_wire.gen import slots_pb2 as pb
 
 _LOAD_S_MAX = 120.0
 _SUMMARY_S_MAX = 10.0
+_LOOK_S = 0.05
 _REASON = "load test"
 
 
@@ -21,8 +24,12 @@ class Operator:
         self._client = AdminClient(admin)
         self._model, self._version, self._slot = model, version, slot
         self._live = ""
+        self._watch: Watch[pb.ComparisonEvent] | None = None
+        self._summaries: list[pb.ShadowSummary] = []
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         self._client.close()
 
     def look(self) -> pb.Model:
@@ -73,15 +80,17 @@ class Operator:
                 self._client.rollback(pb.RollbackModelRequest(model=self._model, mutation=mutation))
                 self._expect_weights({self._live: ALL_BP})
             case Action.SHADOW:
+                self._listen()
                 rule = pb.ShadowRule(slot=self._slot, sample_bp=step.share_bp)
                 self._client.set_shadow(pb.SetShadowRequest(model=self._model, rule=rule, mutation=mutation))
-                return self._shadowed()
+                if self._slot not in {each.slot for each in self.look().route.shadows}:
+                    raise LoadTestError(f"slot '{self._slot}' has no shadow rule after it was set")
             case Action.SHADOW_OFF:
-                self._client.clear_shadow(
-                    pb.ClearShadowRequest(model=self._model, slot=self._slot, mutation=mutation)
-                )
+                told = len(self._summaries)
+                self._client.clear_shadow(pb.ClearShadowRequest(model=self._model, slot=self._slot, mutation=mutation))
                 if self.look().route.shadows:
                     raise LoadTestError(f"slot '{self._slot}' still has a shadow rule")
+                return self._shadowed(told)
             case Action.STORM | Action.CALM:
                 return ""
         return traffic_of(self.look())
@@ -105,18 +114,26 @@ class Operator:
         if got != {slot: share for slot, share in shares.items() if share}:
             raise LoadTestError(f"the route has the weights {got}, wanted were {shares}")
 
-    def _shadowed(self) -> str:
-        """Waits until copies were compared."""
-        watch = self._client.watch_comparisons(self._model, self._slot)
-        with gevent.Timeout(_SUMMARY_S_MAX, False):
-            try:
-                for event in watch:
-                    if event.HasField("summary") and event.summary.total.pair_count:
-                        total = event.summary.total
-                        return f"{total.pair_count} copies compared, {total.rate:.1%} agree"
-            finally:
-                watch.cancel()
-        raise LoadTestError(f"no copy was compared within {_SUMMARY_S_MAX:g} s of setting the shadow rule")
+    def _listen(self) -> None:
+        """For what is told of copies, from before there are any."""
+        watch = self._watch = self._client.watch_comparisons(self._model, self._slot)
+
+        def hear() -> None:
+            for event in watch:
+                if event.HasField("summary"):
+                    self._summaries.append(event.summary)
+
+        gevent.spawn(hear)
+
+    def _shadowed(self, told: int) -> str:
+        """The last summary, which comes when a rule ends. `told`: how many there were before."""
+        until = time.monotonic() + _SUMMARY_S_MAX
+        while len(self._summaries) == told and time.monotonic() < until:
+            gevent.sleep(_LOOK_S)
+        total = self._summaries[-1].total if self._summaries else None
+        if total is None or not total.pair_count:
+            raise LoadTestError(f"no copy was compared, or none was told of within {_SUMMARY_S_MAX:g} s")
+        return f"{total.pair_count} copies compared, {total.rate:.1%} agree"
 
 
 def traffic_of(model: pb.Model) -> str:
@@ -153,4 +170,3 @@ def keys_stick(model: pb.Model) -> bool:
 def said(error: AdminError | LoadTestError) -> str:
     """For the statistics."""
     return f"{error.reason or error.code}: {error}" if isinstance(error, AdminError) else str(error)
-

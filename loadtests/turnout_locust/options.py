@@ -23,6 +23,7 @@ class Options:
     admin: `HOST:PORT` of the admin service; empty: slots are neither read nor changed.
     to_version: what LOAD brings; empty: the scenario needs none.
     rate: requests per second that all users together aim at; 0: as fast as answers come.
+    batch_rows_max: of the model; 0: it does not batch; below: not known yet.
     message_bytes_max: the server's limit; 0: not known, so none is sent that is above it.
     summary: where the JSON goes; None: nowhere.
     """
@@ -39,6 +40,7 @@ class Options:
     rate: float
     duration_s: float
     deadline_s: float
+    batch_rows_max: int
     message_bytes_max: int
     summary: Path | None
 
@@ -65,6 +67,7 @@ class Options:
             rate=found.rate,
             duration_s=found.duration_s or scenario.duration_s,
             deadline_s=found.deadline_s,
+            batch_rows_max=found.batch_rows_max,
             message_bytes_max=found.message_bytes_max,
             summary=Path(found.summary) if found.summary else None,
         )
@@ -89,5 +92,8 @@ def add_options(parser: Any) -> None:
     )
     parser.add_argument("--duration-s", type=float, default=0.0, help="0: the scenario's own")
     parser.add_argument("--deadline-s", type=float, default=DEADLINE_S, help="an answer after that is lost")
+    parser.add_argument(
+        "--batch-rows-max", type=int, default=-1, help="of the model; -1: the server is asked", include_in_web_ui=False
+    )
     parser.add_argument("--message-bytes-max", type=int, default=0, help="the server's limit", include_in_web_ui=False)
     parser.add_argument("--summary", default="", help="JSON file to write", include_in_web_ui=False)

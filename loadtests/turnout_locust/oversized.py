@@ -18,8 +18,8 @@ class Oversized:
 
 
 def oversized(sample: Sample, batch_rows_max: int, message_bytes_max: int) -> list[Oversized]:
-    """One row too many for the model's batches, and a message beyond the server's limit. 0: that limit does not exist, or
-    is not known."""
+    """One row too many for the model's batches, and a message beyond the server's limit. 0: there is no such limit, or
+    it is not known."""
     found = []
     if batch_rows_max:
         found.append(Oversized("too many rows", _repeated(sample.request, batch_rows_max + 1), "INVALID_ARGUMENT"))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from turnout_locust.expected import GOLDEN
 from turnout_locust.scenarios import LoadTestError
@@ -42,24 +44,25 @@ def write_references(samples: Path, model: Path, versions: Sequence[int], into: 
                 for row in range(rows)
             ]
         except Exception as error:
-            raise LoadTestError(f"version {version} of '{model.name}' does not run '{samples.name}': {error}") from error
-        outputs = {
+            raise LoadTestError(
+                f"version {version} of '{model.name}' does not run '{samples.name}': {error}"
+            ) from error
+        arrays: dict[str, Any] = {f"input.{name}": array for name, array in inputs.items()}
+        arrays |= {
             f"output.{name}": np.concatenate([np.asarray(answer[place]) for answer in answers])
             for place, name in enumerate(names)
         }
         folder = into / str(version)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / GOLDEN).open("wb") as written:
-            np.savez_compressed(written, **{f"input.{name}": array for name, array in inputs.items()}, **outputs)
+            np.savez_compressed(written, **arrays)
     return into
 
 
-def _inputs(samples: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+def _inputs(samples: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(samples, allow_pickle=False) as archive:
-            found = {
-                name.removeprefix("input."): archive[name] for name in archive.files if name.startswith("input.")
-            }
+            found = {name.removeprefix("input."): archive[name] for name in archive.files if name.startswith("input.")}
     except (OSError, ValueError) as error:
         raise LoadTestError(f"'{samples}' cannot be read: {error}") from None
     if not found or not all(array.ndim and len(array) for array in found.values()):

@@ -1,7 +1,7 @@
-"""Which revisions may answer a request, by the phases of a scenario: what was routed when it left, until it was answered.
+"""Which revisions may answer a request: those that were routed from when it left until it was answered.
 
-Pure. The conductor announces a rule before a change, with what both sides of it allow, and one after it, so that a
-change that did not happen shows in the answers.
+Pure. A rule is one phase of a scenario. The conductor announces one before a change, with what both sides of it allow,
+and one after it, so that a change that did not happen shows in the answers.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Rules:
         return self._heard[-1]
 
     def hear(self, rule: Rule) -> None:
+        """The first rule of a run begins anew."""
+        if rule.number == 1:
+            self._heard, self._owners = [Rule(0, "start")], {}
         self._heard.append(rule)
 
     def fault(self, asked: Rule, key: str, revision: str) -> str:

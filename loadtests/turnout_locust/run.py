@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import gevent
 import locust.runners
 import locust.stats
 from locust.env import Environment
@@ -17,13 +18,14 @@ from turnout_locust import summary
 from turnout_locust.account import Account, total
 from turnout_locust.calls import take_poller
 from turnout_locust.conductor import HEARD, RULE, Conductor
-from turnout_locust.load import Load, prepare
+from turnout_locust.load import Load, batch_rows_max, prepared
 from turnout_locust.options import Options
-from turnout_locust.rules import Rule
+from turnout_locust.rules import Rule, Rules
 from turnout_locust.scenarios import LoadTestError
-from turnout_locust.users import set_pace
+from turnout_locust.users import OversizedUser, set_pace
 
 _REPORT_S = 0.5  # Locust's 3 s and 1 s would make a short run wait, and leave its end out of the CSV files
+_NEVER_S = 3600
 _STOP_S_MARGIN = 5.0  # beyond the deadline of a request: how long a user may take to leave
 _OVERSIZED_SHARE = 4  # one such user for so many others
 _KEY = "turnout"  # in what workers report
@@ -32,16 +34,18 @@ _KEY = "turnout"  # in what workers report
 class Run:
     """Made by Locust's init event, in each process."""
 
-    def __init__(self, environment: Environment, options: Options, load: Load) -> None:
+    def __init__(self, environment: Environment, options: Options) -> None:
         self.options = options
         self._environment = environment
-        self._load = load
+        self._rules = Rules()
+        self._load: Load | None = None
         self._conductor: Conductor | None = None
         self._told: dict[str, dict[str, Any]] = {}
         self.oversized_users = max(options.users // _OVERSIZED_SHARE, 1) if options.scenario.storms else 0
 
     def listen(self) -> None:
-        set_pace(self._load, self.oversized_users)
+        """Yields to no other greenlet: a worker is told to begin as soon as it is connected, which it is already."""
+        OversizedUser.fixed_count = self.oversized_users
         events, runner = self._environment.events, self._environment.runner
         assert runner is not None
         self._environment.stop_timeout = self.options.deadline_s + _STOP_S_MARGIN
@@ -72,12 +76,17 @@ class Run:
         """Of all processes."""
         if isinstance(self._environment.runner, MasterRunner):
             return total(self._told.values())
-        return self._load.account
+        return self._load.account if self._load is not None else Account()
 
     def _begin(self, **_: Any) -> None:
-        self._load.begin()
         self._told.clear()
-        if not isinstance(self._environment.runner, WorkerRunner):
+        runner = self._environment.runner
+        if not isinstance(runner, MasterRunner):
+            assert self._environment.parsed_options is not None
+            options = Options.parsed(self._environment.parsed_options)  # a worker has got the master's by now
+            self._load = prepared(options, self._rules)
+            set_pace(self._load)
+        if not isinstance(runner, WorkerRunner):
             self._conductor = Conductor(self._environment, self.options)
             self._conductor.start()
 
@@ -87,7 +96,7 @@ class Run:
 
     def _hear(self, environment: Environment, msg: Any, **_: Any) -> None:
         rule = Rule.of_message(msg.data)
-        self._load.rules.hear(rule)
+        self._rules.hear(rule)
         if isinstance(environment.runner, WorkerRunner):
             environment.runner.send_message(HEARD, rule.number)  # type: ignore[arg-type] # any value travels
 
@@ -96,7 +105,7 @@ class Run:
             self._conductor.hear(environment, msg)
 
     def _report(self, client_id: str, data: dict[str, Any]) -> None:
-        data[_KEY] = self._load.account.as_message()
+        data[_KEY] = self.account().as_message()
 
     def _reported(self, client_id: str, data: dict[str, Any]) -> None:
         if _KEY in data:
@@ -112,18 +121,28 @@ class Run:
         environment.process_exit_code = 0 if self._summary["ok"] else 1
 
     def _show(self, **_: Any) -> None:
+        # Locust closes its CSV files next, under the greenlet that writes them each _REPORT_S: it writes a last time
+        # now, all that there is, and never again.
+        locust.stats.CSV_STATS_INTERVAL_SEC = _NEVER_S
+        gevent.sleep(2 * _REPORT_S)
         if self._conductor is not None:
             print(summary.shown(self._summary), flush=True)
 
 
 def start(environment: Environment, **_: Any) -> None:
     """Locust's init event: in a worker after its fork, so that gRPC begins in the process that uses it."""
-    locust.runners.WORKER_REPORT_INTERVAL = locust.stats.CSV_STATS_INTERVAL_SEC = _REPORT_S
+    locust.runners.WORKER_REPORT_INTERVAL = _REPORT_S
+    locust.stats.CSV_STATS_INTERVAL_SEC = _REPORT_S  # type: ignore[assignment] # only slept for
     take_poller()
-    assert environment.parsed_options is not None
+    found = environment.parsed_options
+    assert found is not None
     try:
-        options = Options.parsed(environment.parsed_options)
-        run = Run(environment, options, prepare(options))
+        if not isinstance(environment.runner, WorkerRunner):
+            if found.batch_rows_max < 0:
+                first = Options.parsed(found)
+                found.batch_rows_max = batch_rows_max(first.host, first.model)
+            prepared(Options.parsed(found), Rules())  # what is missing is told now, and once
+        run = Run(environment, Options.parsed(found))
     except LoadTestError as error:
         print(f"loadtest: {error}", file=sys.stderr)
         sys.exit(2)

@@ -26,8 +26,8 @@ def versions_in(folder: Path) -> list[int]:
 
 
 def chosen_versions(folder: Path, live: int | None, other: int | None, moves: bool) -> tuple[int, int | None]:
-    """Which version serves from the start, and which one is loaded beside it: those that are asked for, else the oldest,
-    and the one after it. The latter is None where the scenario moves nothing.
+    """Which version serves from the start, and which one is loaded beside it: those that are asked for, else the
+    oldest, and the one after it. The latter is None where the scenario moves nothing.
 
     Raises:
         LoadTestError: one is not there.

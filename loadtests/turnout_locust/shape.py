@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from locust import LoadTestShape, User
 
 from turnout_locust.run import Run
@@ -19,12 +21,12 @@ class ScenarioShape(LoadTestShape):
     run: Run
 
     def reset_time(self) -> None:
-        super().reset_time()
+        self._began = time.monotonic()
         self._drain_until_s = 0.0
 
     def tick(self) -> tuple[int, float, list[type[User]]] | None:
         options = self.run.options
-        at_s = self.get_run_time()
+        at_s = time.monotonic() - self._began
         classes = user_classes(options.scenario.storms)
         waits = not self.run.steps_taken and at_s < options.duration_s + _STEPS_S_MAX
         if not self._drain_until_s and (at_s < options.duration_s or waits):

@@ -27,9 +27,7 @@ def summarised(options: Options, environment: Environment, conductor: Conductor,
     """All that is told of a run; `ok` is the verdict, `problems` are its reasons."""
     runner = environment.runner
     assert runner is not None
-    phases = [
-        _phase(rule, at_s, account.phases.get(rule.number, Phase())) for at_s, rule in conductor.rules
-    ]
+    phases = [_phase(rule, at_s, account.phases.get(rule.number, Phase())) for at_s, rule in conductor.rules]
     failures = [
         {"type": error.method, "name": error.name, "text": error.parse_error(error.error), "count": error.occurrences}
         for error in sorted(runner.errors.values(), key=lambda error: -error.occurrences)

@@ -1,4 +1,4 @@
-"""Users: unary ones, streaming ones, and those whose requests are too large. Each answer is checked before it counts."""
+"""Users: unary ones, streaming ones, and those whose requests are too large. Answers are checked before they count."""
 
 from __future__ import annotations
 
@@ -167,15 +167,13 @@ def user_classes(storm: bool) -> list[type[User]]:
     return [UnaryUser, StreamUser, *([OversizedUser] if storm else [])]
 
 
-def set_pace(load: Load, oversized_users: int) -> None:
+def set_pace(load: Load) -> None:
     """As the options say, for this process."""
     CheckedUser.load = load
     share = load.options.rate / load.options.users
     for kind, requests in ((UnaryUser, 1), (StreamUser, BURST)):
         kind.wait_time = _pace(share / requests)
-    OversizedUser.fixed_count = oversized_users
 
 
 def _pace(tasks_per_s: float) -> Any:
     return constant_throughput(tasks_per_s) if tasks_per_s else constant(0)
-
