@@ -35,7 +35,7 @@ _WEB_PORT = 8089  # Locust's own
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background job ignores the first
         signal.signal(number, _interrupt)
     try:
         return _run(scenario_named(options.scenario), options)

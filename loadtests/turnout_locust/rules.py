@@ -47,10 +47,12 @@ class Rules:
         return self._heard[-1]
 
     def hear(self, rule: Rule) -> None:
-        """The first rule of a run begins anew."""
-        if rule.number == 1:
-            self._heard, self._owners = [Rule(0, "start")], {}
         self._heard.append(rule)
+
+    def forget(self) -> None:
+        """The run is over."""
+        self._heard = [Rule(0, "start")]
+        self._owners.clear()
 
     def fault(self, asked: Rule, key: str, revision: str) -> str:
         """What is wrong with who answered a request that left under the rule `asked`; empty: nothing."""

@@ -24,7 +24,7 @@ from turnout_locust.rules import Rule, Rules
 from turnout_locust.scenarios import LoadTestError
 from turnout_locust.users import OversizedUser, set_pace
 
-_REPORT_S = 0.5  # Locust's 3 s and 1 s would make a short run wait, and leave its end out of the CSV files
+_REPORT_S = 0.3  # Locust's 3 s and 1 s would make a short run wait, and leave its end out of the CSV files
 _NEVER_S = 3600
 _STOP_S_MARGIN = 5.0  # beyond the deadline of a request: how long a user may take to leave
 _OVERSIZED_SHARE = 4  # one such user for so many others
@@ -52,6 +52,8 @@ class Run:
         events.test_start.add_listener(self._begin)
         if not isinstance(runner, MasterRunner):
             runner.register_message(RULE, self._hear)
+            # Not when the next run begins: a worker may hear its first rule before.
+            events.test_stop.add_listener(self._forget)
         if isinstance(runner, WorkerRunner):
             events.report_to_master.add_listener(self._report)
             return
@@ -93,6 +95,9 @@ class Run:
     def _end(self, **_: Any) -> None:
         if self._conductor is not None:
             self._conductor.stop()
+
+    def _forget(self, **_: Any) -> None:
+        self._rules.forget()
 
     def _hear(self, environment: Environment, msg: Any, **_: Any) -> None:
         rule = Rule.of_message(msg.data)

@@ -137,6 +137,7 @@ def test_a_sticky_key_stays_where_nothing_moves() -> None:
     rules.hear(more)
     assert rules.fault(more, "anna", "m/2") == "", "a new split may move it"
     assert "moved from m/2 to m/1" in rules.fault(more, "anna", "m/1")
+    rules.forget()
     rules.hear(canary)
     assert rules.fault(canary, "ben", "m/1") == "", "a new run knows nothing of the last one"
 
