@@ -83,17 +83,19 @@ def test_it_fails_where_a_version_answers_wrongly(tmp_path: Path) -> None:
 
 def test_a_storm_is_refused_late_answers_are_lost_and_ctrl_c_ends_all(tmp_path: Path) -> None:
     """The server that it starts is stopped for a moment, by its id, so that nobody is answered in time."""
-    command = [*COMMAND, "storm", *SHORT, "--processes", "2", "--output", str(tmp_path)]
-    with subprocess.Popen([*command, "--deadline-s", "0.6"], stdout=subprocess.PIPE, text=True) as process:
+    command = [*COMMAND, "storm", *SHORT[:-1], "6", "--processes", "2", "--output", str(tmp_path)]
+    with subprocess.Popen([*command, "--deadline-s", "1"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         started = []
         for line in process.stdout:
-            if "] calm" in line:
+            if "] storm" in line:
+                time.sleep(0.8)  # of storm
                 started = psutil.Process(process.pid).children(recursive=True)
                 (server,) = (each for each in started if "turnout.cli" in each.cmdline())
                 server.suspend()
-                time.sleep(1)
+                time.sleep(1.4)
                 server.resume()
+                time.sleep(0.6)  # until the workers have told it
                 process.send_signal(signal.SIGINT)
     assert process.returncode == 130
     assert len(started) >= 4, "server, Locust, two workers"
@@ -104,7 +106,7 @@ def test_a_storm_is_refused_late_answers_are_lost_and_ctrl_c_ends_all(tmp_path: 
     assert {"too many rows", "message too large"} == storm["refused"].keys()
     refusals = [problem for problem in told["problems"] if "must be refused" in problem]
     assert all("got lost" in problem for problem in refusals), "one may have been under way when the server was stopped"
-    assert any("lost: no answer within 0.6 s, model digits" in problem for problem in told["problems"])
+    assert any("lost: no answer within 1 s, model digits" in problem for problem in told["problems"])
 
 
 @pytest.mark.parametrize(
