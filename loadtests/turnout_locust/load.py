@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from turnout_locust.account import Account
-from turnout_locust.calls import channel, status
+from turnout_locust.calls import LOST, channel, status
 from turnout_locust.expected import Sample, read_samples
 from turnout_locust.options import Options
 from turnout_locust.oversized import Oversized, oversized
@@ -70,6 +70,7 @@ def batch_rows_max(host: str, model: str) -> int:
         try:
             reply = stub.ModelConfig(pb.ModelConfigRequest(name=model), timeout=_ANSWER_S_MAX, wait_for_ready=True)
         except grpc.RpcError as error:
-            said = " ".join(status(error))
+            code, details = status(error)
+            said = f"no answer within {_ANSWER_S_MAX:g} s" if code == LOST else f"{code} {details}"
             raise LoadTestError(f"the server at {host} does not serve model '{model}': {said}") from None
     return int(reply.config.max_batch_size)
