@@ -75,7 +75,9 @@ class Options:
 
 def add_options(parser: Any) -> None:
     """To Locust's own parser. The web UI shows those that mean something there."""
-    parser.add_argument("--scenario", default="steady", help="what is done, see loadtests/turnout_locust/scenarios.py")
+    parser.add_argument(
+        "--scenario", default="steady", help="what is done, see docs/loadtests.md", include_in_web_ui=False
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="that is asked", include_in_web_ui=False)
     parser.add_argument("--admin", default="", help="HOST:PORT of the admin service", include_in_web_ui=False)
     parser.add_argument(

@@ -34,14 +34,20 @@ _KEY = "turnout"  # in what workers report
 class Run:
     """Made by Locust's init event, in each process."""
 
-    def __init__(self, environment: Environment, options: Options) -> None:
-        self.options = options
+    def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._rules = Rules()
         self._load: Load | None = None
         self._conductor: Conductor | None = None
         self._told: dict[str, dict[str, Any]] = {}
+        options = self.options
         self.oversized_users = max(options.users // _OVERSIZED_SHARE, 1) if options.scenario.storms else 0
+
+    @property
+    def options(self) -> Options:
+        """As they are now: the web UI may change them between runs, and a worker gets the master's."""
+        assert self._environment.parsed_options is not None
+        return Options.parsed(self._environment.parsed_options)
 
     def listen(self) -> None:
         """Yields to no other greenlet: a worker is told to begin as soon as it is connected, which it is already."""
@@ -84,9 +90,7 @@ class Run:
         self._told.clear()
         runner = self._environment.runner
         if not isinstance(runner, MasterRunner):
-            assert self._environment.parsed_options is not None
-            options = Options.parsed(self._environment.parsed_options)  # a worker has got the master's by now
-            self._load = prepared(options, self._rules)
+            self._load = prepared(self.options, self._rules)
             set_pace(self._load)
         if not isinstance(runner, WorkerRunner):
             self._conductor = Conductor(self._environment, self.options)
@@ -147,7 +151,7 @@ def start(environment: Environment, **_: Any) -> None:
                 first = Options.parsed(found)
                 found.batch_rows_max = batch_rows_max(first.host, first.model)
             prepared(Options.parsed(found), Rules())  # what is missing is told now, and once
-        run = Run(environment, Options.parsed(found))
+        run = Run(environment)
     except LoadTestError as error:
         print(f"loadtest: {error}", file=sys.stderr)
         sys.exit(2)
