@@ -32,7 +32,7 @@ class ScenarioShape(LoadTestShape):
         if not self._drain_until_s and (at_s < options.duration_s or waits):
             share = options.scenario.users(min(at_s / options.duration_s, 1.0))
             users = max(round(share * options.users), len(classes)) + self.run.oversized_users
-            return users, min(float(users), _SPAWN_PER_S_MAX), classes
+            return users, min(float(options.users), _SPAWN_PER_S_MAX), classes  # they leave as fast as they come
         if not self._drain_until_s:
             self._drain_until_s = at_s + _DRAIN_S_MAX
             return 0, _SPAWN_PER_S_MAX, classes
