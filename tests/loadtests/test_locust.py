@@ -83,8 +83,8 @@ def test_it_fails_where_a_version_answers_wrongly(tmp_path: Path) -> None:
 
 def test_a_storm_is_refused_late_answers_are_lost_and_ctrl_c_ends_all(tmp_path: Path) -> None:
     """The server that it starts is stopped for a moment, by its id, so that nobody is answered in time."""
-    command = [*COMMAND, "storm", *SHORT[:-1], "6", "--processes", "2", "--output", str(tmp_path)]
-    with subprocess.Popen([*command, "--deadline-s", "1"], stdout=subprocess.PIPE, text=True) as process:
+    command = [*COMMAND, "storm", *SHORT[:-1], "8", "--processes", "2", "--output", str(tmp_path)]
+    with subprocess.Popen([*command, "--deadline-s", "2"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         started = []
         for line in process.stdout:
@@ -93,9 +93,9 @@ def test_a_storm_is_refused_late_answers_are_lost_and_ctrl_c_ends_all(tmp_path: 
                 started = psutil.Process(process.pid).children(recursive=True)
                 (server,) = (each for each in started if "turnout.cli" in each.cmdline())
                 server.suspend()
-                time.sleep(1.4)
+                time.sleep(2.4)
                 server.resume()
-                time.sleep(0.6)  # until the workers have told it
+                time.sleep(1)  # until the workers have told it
                 process.send_signal(signal.SIGINT)
     assert process.returncode == 130
     assert len(started) >= 4, "server, Locust, two workers"
@@ -106,7 +106,7 @@ def test_a_storm_is_refused_late_answers_are_lost_and_ctrl_c_ends_all(tmp_path: 
     assert {"too many rows", "message too large"} == storm["refused"].keys()
     refusals = [problem for problem in told["problems"] if "must be refused" in problem]
     assert all("got lost" in problem for problem in refusals), "one may have been under way when the server was stopped"
-    assert any("lost: no answer within 1 s, model digits" in problem for problem in told["problems"])
+    assert any("lost: no answer within 2 s, model digits" in problem for problem in told["problems"])
 
 
 @pytest.mark.parametrize(
