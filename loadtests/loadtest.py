@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1] / "models"))  # no installed packages
 
 from turnout_locust.main import main
 
