@@ -120,6 +120,15 @@ bench-smoke: $(STAMP)
 bench-compare: $(STAMP) ## Compare build/bench.json with OLD=…, an earlier one; fails where a figure is worse beyond the intervals
 	$(BIN)/python loadtests/compare.py $(OLD)
 
+LOADTEST_OPTIONS = users:USERS rate:RATE duration:DURATION processes:PROCESSES host:HOST admin:ADMIN web-port:WEB_PORT \
+  repository:REPOSITORY model:MODEL samples:SAMPLES expected:EXPECTED from-version:FROM to-version:TO slot:SLOT \
+  deadline-s:DEADLINE message-bytes-max:MESSAGE_BYTES_MAX output:OUTPUT
+option = $(if $($(word 2,$(subst :, ,$(1)))),--$(word 1,$(subst :, ,$(1))) "$($(word 2,$(subst :, ,$(1))))")
+
+.PHONY: loadtest
+loadtest: $(STAMP) ## Load a server with Locust, every answer checked: SCENARIO=… (none: list), USERS= RATE= DURATION= PROCESSES= HOST= WEB=1, see docs/loadtests.md
+	@$(BIN)/python loadtests/loadtest.py $(SCENARIO) $(if $(WEB),--web) $(foreach each,$(LOADTEST_OPTIONS),$(call option,$(each)))
+
 .PHONY: models
 models: $(STAMP) ## Train and export the digits models again (about half a minute)
 	PYTHONPATH=models $(BIN)/python -m zoo.digits

@@ -42,12 +42,14 @@ def cores() -> tuple[int | None, int | None]:
 
 
 class Child:
-    """A Python process that says `ready: ...` when it is. `core` None: not pinned."""
+    """A Python process that says `ready: ...` when it is. `core` None: not pinned. `own_session`: Ctrl-C in a
+    terminal does not reach it."""
 
-    def __init__(self, name: str, arguments: Sequence[str], core: int | None) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], core: int | None, own_session: bool = False) -> None:
         self.name = name
         self._arguments = list(arguments)
         self._core = core
+        self._own_session = own_session
         self.ready_line = ""
         self._before_ready: list[str] = []
 
@@ -66,6 +68,7 @@ class Child:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=self._own_session,
         )
         self._said: list[str] = []
         threading.Thread(target=self._drain, daemon=True).start()
