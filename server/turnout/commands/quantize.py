@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Of the server's settings, those that decide what is read and where it runs.
 SETTINGS = frozenset({"model_repository", "provider", "intra_op_threads", "inter_op_threads", "allow_hard_links"})
 _METHODS = ("int8", "int8-dynamic", "int8-weights", "int4-weights", "fp16", "bf16")
+_NEEDS = ("onnxruntime", "onnx", "onnx_ir", "sympy")
 _KINDS = ("scores", "values")
 
 
@@ -67,14 +69,14 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace, config: Config) -> int:
     """The exit status."""
-    try:
-        from turnout.app import quantizing
-        from turnout.variants.recipes import QuantizeError
-    except ModuleNotFoundError as error:
-        print(f"turnout: {_what_to_install(error)}", file=sys.stderr)
-        return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    for name in _NEEDS:
+        if find_spec(name) is None:
+            print(f"turnout: {_what_to_install(name)}", file=sys.stderr)
+            return 1
+    from turnout.app import quantizing
+    from turnout.variants.recipes import QuantizeError
+
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         order = _order(options)
         if options.dry_run:
@@ -86,7 +88,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
         return 1
     except KeyboardInterrupt as error:
         print("turnout: interrupted, no variant was written", file=sys.stderr)
-        return 128 + int(error.args[0] if error.args else signal.SIGINT)
+        return 128 + int(error.args[0])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return _show(options, outcome, folder)
 
 
@@ -181,7 +186,9 @@ def _lines(outcome: Outcome, title: str) -> list[str]:
     report = outcome.report
     mib = 2**20
     told = [f"{name} {value}" for name, value in report.recipe.items() if name != "method" and value not in ([], None)]
-    rows = [("output", "kind", "top-1", "top-k", "agree", "error max", "relative", "error p99", "not finite")]
+    rows: list[tuple[str, ...]] = [
+        ("output", "kind", "top-1", "top-k", "agree", "error max", "relative", "error p99", "not finite")
+    ]
     for each in report.outputs:
         numbers = (each.top1_agreement, each.topk_agreement, each.agreement, each.error_max, each.error_relative_max)
         shown = ["" if number is None else f"{number:.4g}" for number in (*numbers, each.error_p99)]
@@ -223,8 +230,8 @@ def _show_plan(options: argparse.Namespace, nodes: list[Any]) -> int:
     return 0
 
 
-def _what_to_install(error: ModuleNotFoundError) -> str:
+def _what_to_install(name: str) -> str:
     return (
-        f"quantizing needs packages that are not installed (no module '{error.name}'): "
+        f"quantizing needs packages that are not installed (no module '{name}'): "
         'pip install "turnout[server,quantize]", with server-gpu in its place for NVIDIA GPUs'
     )

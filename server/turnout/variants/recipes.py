@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from turnout.core.variants import Scalar
+
 
 class QuantizeError(Exception):
     """Why there is no variant. The message names the thing, the value, the limit and the remedy."""
@@ -81,9 +83,9 @@ class Recipe:
     def calibrates(self) -> bool:
         return self.method is Method.INT8
 
-    def plain(self) -> dict[str, object]:
+    def plain(self) -> dict[str, Scalar | list[Scalar]]:
         """As the report has it: what this method does not look at is left out."""
-        told: dict[str, object] = {"method": self.method.value}
+        told: dict[str, Scalar | list[Scalar]] = {"method": self.method.value}
         if self.method in (Method.INT8, Method.INT8_DYNAMIC):
             told |= {"per_channel": self.per_channel, "reduce_range": self.reduce_range}
         if self.calibrates:
