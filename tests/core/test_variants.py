@@ -74,6 +74,8 @@ def test_files_lie_beside_the_version_s_own() -> None:
     assert variant_file("model.onnx", "int8") == "model.int8.onnx"
     assert variant_file("net.v2.onnx", "fp16") == "net.v2.fp16.onnx"
     assert report_file("model.onnx", "int8") == "model.int8.json"
+    assert variant_file("model.d/model", "int8") == "model.d/model.int8"
+    assert report_file(".onnx", "int8") == ".onnx.int8.json"
 
 
 @pytest.mark.parametrize("report", [REPORT, replace(REPORT, accuracy=None, outputs=())])

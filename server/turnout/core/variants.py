@@ -6,10 +6,9 @@ written by `turnout quantize` (the comparison: `core/parity`); what it says of i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
-from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from turnout.core.fields import Fields, is_number
@@ -120,8 +119,9 @@ def is_variant(text: str) -> bool:
 
 def variant_file(base: str, variant: str, suffix: str | None = None) -> str:
     """The name beside the version's own model file: `model.int8.onnx` beside `model.onnx`, or with another suffix."""
-    path = PurePosixPath(base)
-    return str(path.with_name(f"{path.stem}.{variant}{path.suffix if suffix is None else suffix}"))
+    folder, slash, name = base.rpartition("/")
+    stem, dot, own = name.rpartition(".") if "." in name[1:] else (name, "", "")
+    return f"{folder}{slash}{stem}.{variant}{dot + own if suffix is None else suffix}"
 
 
 def report_file(base: str, variant: str) -> str:
@@ -131,9 +131,14 @@ def report_file(base: str, variant: str) -> str:
 
 def failures(report: VariantReport) -> tuple[str, ...]:
     """What is over the budget, from the measured outputs alone; empty: nothing."""
-    if not report.outputs:
+    return over_budget(report.outputs, report.budget)
+
+
+def over_budget(outputs: Sequence[OutputParity], budget: Budget) -> tuple[str, ...]:
+    """The same, before there is a report."""
+    if not outputs:
         return ("no output was compared",)
-    return tuple(failure for output in report.outputs for failure in _failures(output, report.budget))
+    return tuple(failure for output in outputs for failure in _failures(output, budget))
 
 
 def stands(report: VariantReport, base_digest: str, variant_digest: str) -> tuple[str, ...]:
