@@ -48,9 +48,22 @@ def test_a_fixed_batch_is_kept_whole() -> None:
     assert calibration.first(3).count == 8
 
 
+def test_labels_stay_with_their_rows() -> None:
+    inputs, labels = {"x0": np.zeros((40, 2), "f4")}, np.arange(40)
+    labelled = calibrating.check(inputs, signature((-1, 2)), "given", labels[:, None])
+    _, judged = calibrating.divide(labelled)
+    assert judged.labels is not None
+    assert judged.labels.tolist() == list(range(1, 40, 2))
+    assert judged.first(3).labels.tolist() == [1, 3, 5]  # type: ignore[union-attr]
+    with pytest.raises(QuantizeError, match=r"given: there are labels of shape \[39\] for 40 rows: give one for each"):
+        calibrating.check(inputs, signature((-1, 2)), "given", labels[1:])
+
+
 def test_runs_are_of_so_many_rows() -> None:
     assert [len(run["x0"]) for run in rows(70, (-1, 2), (-1, 2)).runs()] == [32, 32, 6]
     assert rows(70, (-1, 2)).first(10).count == 10
+    assert [len(run["x0"]) for run in rows(70, (-1, 2)).even().runs()] == [32, 32]
+    assert rows(10, (-1, 2)).even().count == 10
 
 
 def test_a_model_without_rows_is_run_once() -> None:
@@ -59,6 +72,7 @@ def test_a_model_without_rows_is_run_once() -> None:
     assert found.batch is None
     assert list(found.runs()) == [inputs]
     assert found.first(1) is found
+    assert found.even() is found
 
 
 def test_a_fixed_batch_takes_whole_runs_alone() -> None:

@@ -66,6 +66,18 @@ def test_static_int8_is_judged_by_rows_that_did_not_calibrate_it(folder: Path, q
     assert (report.recipe["percentile"], report.recipe["reduce_range"]) == (99.0, True)
 
 
+@pytest.mark.parametrize("calibrate", ["minmax", "entropy", "percentile"])
+def test_every_calibration_takes_any_number_of_rows(
+    tmp_path: Path, folder: Path, quantize: Quantize, calibrate: str
+) -> None:
+    with np.load(folder / "golden.npz") as golden:
+        calibration = npz(tmp_path, **{"input.image": golden["input.image"][:39]})
+    assert quantize("--calibration", calibration, "--calibrate", calibrate).status == 0
+    report = report_of(folder, "int8")
+    assert (report.recipe["calibration_rows"], report.recipe["calibration_source"]) == (32, "given.npz")
+    assert (report.samples.rows, report.recipe["calibration_apart"]) == (64, True)
+
+
 def test_half_precision_keeps_its_inputs_and_outputs(folder: Path, quantize: Quantize) -> None:
     assert quantize("--method", "fp16", "--variant", "half").status == 0
     assert_stands(folder, "half")
@@ -197,6 +209,24 @@ def test_what_cannot_be_done_is_refused(
     ended = quantize(*flags, version=version)
     assert (ended.status, words in ended.err) == (1, True), ended.err
     assert names(folder) == set()
+
+
+@pytest.mark.parametrize(("labels", "output"), [("i8", "probabilities"), ("U1", None)])
+def test_labels_give_the_accuracy_of_both(
+    tmp_path: Path, folder: Path, quantize: Quantize, labels: str, output: str | None
+) -> None:
+    with np.load(folder / "golden.npz") as golden:
+        image, right = golden["input.image"], golden["output.label"].astype(labels)
+    given = {"input.image": image, "labels": np.where(np.arange(64) < 16, right[::-1], right)}
+    ended = quantize("--method", "int8-weights", "--samples", npz(tmp_path, **given))
+    accuracy = report_of(folder, "int8-weights").accuracy
+    if output is None:
+        assert accuracy is None
+        return
+    assert accuracy is not None
+    assert (accuracy.output, accuracy.rows) == (output, 64)
+    assert accuracy.reference == np.mean(given["labels"] == right) == accuracy.variant
+    assert f"right      {accuracy.variant:.4g} of 64 labels" in ended.out
 
 
 def test_without_samples_there_is_nothing_to_compare_on(folder: Path, quantize: Quantize) -> None:

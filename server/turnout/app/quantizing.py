@@ -8,7 +8,7 @@ from turnout.app.parts import new_backend, repository
 from turnout.config import Config
 from turnout.core.errors import ControlError, LoadError
 from turnout.core.ids import is_name, parse_version
-from turnout.store.golden import read_samples
+from turnout.store.golden import read_labelled
 from turnout.variants import quantizing
 from turnout.variants.graphs import Node
 from turnout.variants.progress import Progress
@@ -53,9 +53,10 @@ def samples(path: Path | None) -> Given | None:
     if path is None:
         return None
     try:
-        return Given(read_samples(path), path.name)
+        inputs, labels = read_labelled(path)
     except LoadError as error:
         raise QuantizeError(str(error)) from error
+    return Given(inputs, path.name, labels)
 
 
 def _version(config: Config, named: str) -> Version:

@@ -15,6 +15,7 @@ from turnout.commands.telling import Told, table
 
 if TYPE_CHECKING:
     from turnout.config import Config
+    from turnout.core.variants import VariantReport
     from turnout.variants.quantizing import Order, Outcome
     from turnout.variants.recipes import Recipe
 
@@ -172,7 +173,7 @@ def _show(options: argparse.Namespace, outcome: Outcome, folder: Path) -> int:
     if outcome.failures:
         there = "written as --force asks; it serves only when that is forced too" if outcome.written else "not written"
         print(f"turnout: {title} is over its budget, {there}:", file=sys.stderr)
-        for line in (*outcome.failures, f"try {_advice(options)}"):
+        for line in (*outcome.failures, f"try {_advice(options, report)}"):
             print(f"turnout:   {line}", file=sys.stderr)
         return 1
     if not options.json:
@@ -193,6 +194,7 @@ def _lines(outcome: Outcome, title: str) -> list[str]:
         numbers = (each.top1_agreement, each.topk_agreement, each.agreement, each.error_max, each.error_relative_max)
         shown = ["" if number is None else f"{number:.4g}" for number in (*numbers, each.error_p99)]
         rows.append((each.name, each.kind.value, *shown, str(each.nonfinite)))
+    right = report.accuracy
     return [
         f"{title}  {report.recipe['method']}",
         *(f"           {line}" for line in told),
@@ -200,16 +202,23 @@ def _lines(outcome: Outcome, title: str) -> list[str]:
         f"{report.source_bytes / max(report.result_bytes, 1):.2f} times smaller",
         f"compared   on {report.samples.rows} rows of {report.samples.source}, on {report.machine['provider']}",
         *table(rows),
+        *(
+            [f"right      {right.variant:.4g} of {right.rows} labels, the version {right.reference:.4g}"]
+            if right
+            else []
+        ),
     ]
 
 
-def _advice(options: argparse.Namespace) -> str:
+def _advice(options: argparse.Namespace, report: VariantReport) -> str:
     ways = []
+    if any(output.kind.value == "scores" for output in report.outputs):
+        ways.append("--output-kind NAME=values where rows are no scores, but an embedding")
     if not options.keep_fp32_max:
         ways.append("--keep-fp32-max 4, which looks for nodes to keep in fp32")
     if options.method == "int8":
         ways.append("--calibrate percentile or more --calibration rows")
-        ways.append("--method int8-dynamic")
+        ways.append("for a transformer --method int8-dynamic, or --exclude-op Add (masks widen its range)")
     if options.method == "int4-weights":
         ways.append("--method int8-weights")
     if options.method not in ("fp16", "bf16"):

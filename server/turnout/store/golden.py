@@ -20,6 +20,7 @@ from turnout.store.contained import Folder
 from turnout_wire.tensors import Array
 
 GOLDEN = "golden.npz"
+LABELS = "labels"
 _BYTES_MAX = 64 << 20
 _UNPACKED_BYTES_MAX = 256 << 20
 _TENSORS_MAX = 256
@@ -53,6 +54,35 @@ def read_samples(path: Path) -> dict[str, Array]:
     Raises:
         LoadError: naming what is wrong with the file.
     """
+    return read_labelled(path)[0]
+
+
+def read_labelled(path: Path) -> tuple[dict[str, Array], Array | None]:
+    """The same, and its array `labels`, the right answers; None where it has none. Blocks.
+
+    Raises:
+        LoadError: naming what is wrong with the file.
+    """
+    tensors = _read(path)
+    inputs = {name.removeprefix("input."): array for name, array in tensors.items() if name.startswith("input.")}
+    if not inputs:
+        known = ", ".join(f"'{name[:80]}'" for name in tensors) or "nothing"
+        raise LoadError(f"'{path}' holds {known}: an array of samples is named input.NAME, by the model's input")
+    return inputs, tensors.get(LABELS)
+
+
+def read_labels(path: Path) -> Array:
+    """The array `labels` of an archive that an operator names; blocks.
+
+    Raises:
+        LoadError: naming what is wrong with the file.
+    """
+    if (labels := _read(path).get(LABELS)) is None:
+        raise LoadError(f"'{path}' has no array '{LABELS}': add the right answers, one for each row, under that name")
+    return labels
+
+
+def _read(path: Path) -> dict[str, Array]:
     title = f"'{path}'"
     try:
         with path.open("rb") as file:
@@ -61,12 +91,7 @@ def read_samples(path: Path) -> dict[str, Array]:
         raise LoadError(f"{title} cannot be read: {error.strerror}") from None
     if len(content) > _BYTES_MAX:
         raise LoadError(f"{title} is larger than {_BYTES_MAX} bytes")
-    tensors = _unpacked(content, title)
-    inputs = {name.removeprefix("input."): array for name, array in tensors.items() if name.startswith("input.")}
-    if not inputs:
-        known = ", ".join(f"'{name[:80]}'" for name in tensors) or "nothing"
-        raise LoadError(f"{title} holds {known}: an array of samples is named input.NAME, by the model's input")
-    return inputs
+    return _unpacked(content, title)
 
 
 def _unpacked(content: bytes, title: str) -> dict[str, Array]:

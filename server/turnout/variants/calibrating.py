@@ -9,6 +9,7 @@ import numpy as np
 
 from turnout.core.tensors import ANY, Signature, Tensors, TensorSpec
 from turnout.variants.recipes import QuantizeError
+from turnout_wire.tensors import Array
 
 BATCH_ROWS = 32  # of calibration and of parity runs, where the model leaves the batch open
 # Half of them calibrates: with fewer, ranges are missed, and one row more or less decides the agreement.
@@ -23,6 +24,7 @@ class Rows:
         batch: rows of one run; None: they are one run as they are.
         fixed: the model takes runs of no other size.
         source: where they are from.
+        labels: the right answers, one for each row; None: they are not known.
     """
 
     inputs: Tensors
@@ -30,6 +32,7 @@ class Rows:
     batch: int | None
     fixed: bool
     source: str
+    labels: Array | None = None
 
     def runs(self) -> Iterator[Tensors]:
         if self.batch is None:
@@ -39,20 +42,31 @@ class Rows:
             yield {n: np.ascontiguousarray(array[start : start + self.batch]) for n, array in self.inputs.items()}
 
     def part(self, start: int, what: str) -> Rows:
-        inputs = {name: array[start::2] for name, array in self.inputs.items()}
-        return replace(self, inputs=inputs, count=len(range(start, self.count, 2)), source=f"{self.source}, {what}")
+        """Every other row, from the first or from the second on."""
+        taken = slice(start, None, 2)
+        return replace(self._taken(taken), count=len(range(start, self.count, 2)), source=f"{self.source}, {what}")
 
     def first(self, count: int) -> Rows:
         """At most so many, in whole runs."""
         if self.batch is None or count >= self.count:
             return self
         count = max(count // self.batch, 1) * self.batch if self.fixed else count
-        return replace(self, inputs={name: array[:count] for name, array in self.inputs.items()}, count=count)
+        return replace(self._taken(slice(count)), count=count)
+
+    def even(self) -> Rows:
+        """Runs of one size alone, as ONNX Runtime's histograms of activations need; what is left over goes."""
+        if self.batch is None or self.count < self.batch:
+            return self
+        return self.first(self.count // self.batch * self.batch)
+
+    def _taken(self, rows: slice) -> Rows:
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[rows])
 
 
-def check(inputs: Tensors, declared: Signature, source: str) -> Rows:
+def check(inputs: Tensors, declared: Signature, source: str, labels: Array | None = None) -> Rows:
     """Raises:
-    QuantizeError: an input is missing, unknown, of another dtype or shape, or has other rows.
+    QuantizeError: an input is missing, unknown, of another dtype or shape, or has other rows; so have the labels.
     """
     specs = {spec.name: spec for spec in declared.inputs}
     takes = ", ".join(f"'{spec.name}'" for spec in declared.inputs if not spec.optional)
@@ -64,7 +78,14 @@ def check(inputs: Tensors, declared: Signature, source: str) -> Rows:
             _check_one(spec, inputs, source)
         elif not spec.optional:
             raise QuantizeError(f"{source}: there is no input.{spec.name}, the model takes {takes}: add it")
-    return _rows(inputs, specs, source)
+    rows = _rows(inputs, specs, source)
+    if labels is None:
+        return rows
+    if labels.size != rows.count or len(labels) != rows.count:
+        raise QuantizeError(
+            f"{source}: there are labels of shape {list(labels.shape)} for {rows.count} rows: give one for each"
+        )
+    return replace(rows, labels=labels.ravel())
 
 
 def divide(rows: Rows) -> tuple[Rows, Rows]:

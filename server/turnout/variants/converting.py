@@ -15,7 +15,7 @@ from turnout.core.tensors import Tensors
 from turnout.variants import graphs
 from turnout.variants.bfloat16 import to_bfloat16
 from turnout.variants.calibrating import Rows
-from turnout.variants.recipes import OPS, Calibration, Method, QuantizeError, Recipe
+from turnout.variants.recipes import ACCURACY_LEVEL, OPS, Calibration, Method, QuantizeError, Recipe
 
 
 class Converter:
@@ -73,14 +73,12 @@ class Converter:
     def _preprocessed(self) -> onnx.ModelProto:
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        path = self._folder / "prepared.onnx"
+        given, path = self._folder / "given.onnx", self._folder / "prepared.onnx"
+        _save(self._original, given)
         try:
-            quant_pre_process(_copy(self._original), path)
-        except Exception as error:
-            # Symbolic shapes are a help and no need: it does not know all operators.
-            if "onnxruntime" in type(error).__module__:
-                raise
-            quant_pre_process(_copy(self._original), path, skip_symbolic_shape=True)
+            quant_pre_process(given, path)
+        except Exception:  # noqa: BLE001 - symbolic shapes are a help and no need: it does not know all operators
+            quant_pre_process(given, path, skip_symbolic_shape=True)
         return onnx.load(path)
 
     def _static(self, recipe: Recipe, target: Path) -> None:
@@ -129,7 +127,8 @@ class Converter:
             _copy(self._model),
             bits=4 if recipe.method is Method.INT4_WEIGHTS else 8,
             block_size=recipe.block_size,
-            accuracy_level=4,  # 8-bit arithmetic where the processor has it
+            accuracy_level=ACCURACY_LEVEL,
+            op_types_to_quantize=("MatMul",),
             nodes_to_exclude=self._left_out(recipe),
         )
         quantizer.process()
@@ -175,7 +174,7 @@ class _Reader:
 @contextlib.contextmanager
 def _refusing(done: str) -> Iterator[None]:
     """Without what the quantizers say on the way: a library's words are no progress to a user."""
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

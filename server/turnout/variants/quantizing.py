@@ -10,7 +10,7 @@ from pathlib import Path
 
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Execution
-from turnout.core.parity import Kind, OutputParity, parity
+from turnout.core.parity import Accuracy, Kind, OutputParity, accuracy, parity
 from turnout.core.tensors import Signature, Tensors
 from turnout.core.variants import Budget, Samples, VariantReport, over_budget
 from turnout.runtime.ports import Backend
@@ -45,10 +45,12 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Samples that somebody named: inputs as the model takes them, and where from."""
+    """Samples that somebody named: inputs as the model takes them, where from, and the right answers, if they are
+    known."""
 
     inputs: Tensors
     source: str
+    labels: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ class _Work:
             self._progress.stage("running the variant", judged.count)
         found = answers(loaded, judged, self._progress.advance if not quiet else lambda _: None)
         outputs = _compared(reference, found, self._order.kinds)
-        return Attempt(recipe, outputs, over_budget(outputs, self._order.budget))
+        right = _accuracy(outputs, reference, found, judged.labels)
+        return Attempt(recipe, outputs, over_budget(outputs, self._order.budget), right)
 
     def _report(self, attempt: Attempt, calibration: Rows | None, judged: Rows) -> VariantReport:
         named = self._version.artefact.revision
@@ -190,7 +193,7 @@ class _Work:
             samples=Samples(judged.count, judged.source),
             budget=self._order.budget,
             outputs=attempt.outputs,
-            accuracy=None,
+            accuracy=attempt.accuracy,
             created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
 
@@ -220,7 +223,7 @@ def _samples(artefact: Artefact, order: Order, declared: Signature) -> tuple[Row
             f"{artefact.revision} has no golden.npz, and a variant must be compared on something: give --samples, an "
             "npz of input.NAME arrays"
         )
-    judged = calibrating.check(samples.inputs, declared, samples.source)
+    judged = calibrating.check(samples.inputs, declared, samples.source, samples.labels)
     if not order.recipe.calibrates:
         return None, judged
     given = order.calibration or (order.samples and own) or None
@@ -228,7 +231,7 @@ def _samples(artefact: Artefact, order: Order, declared: Signature) -> tuple[Row
         calibration = calibrating.check(given.inputs, declared, given.source)
     else:
         calibration, judged = calibrating.divide(judged)
-    return calibration.first(order.calibration_rows_max), judged
+    return calibration.first(order.calibration_rows_max).even(), judged
 
 
 def _compared(
@@ -238,3 +241,22 @@ def _compared(
         return parity(reference, found, kinds)
     except ValueError as error:
         raise QuantizeError(str(error)) from error
+
+
+def _accuracy(
+    outputs: tuple[OutputParity, ...],
+    reference: Mapping[str, Array],
+    found: Mapping[str, Array],
+    labels: Array | None,
+) -> Accuracy | None:
+    """Of the first output that classes, or labels of this kind, can be right for."""
+    if labels is None:
+        return None
+    for output in outputs:
+        ours = reference[output.name]
+        by_class = output.kind is Kind.SCORES and labels.dtype.kind in "iu"
+        if by_class or (
+            output.kind is Kind.LABELS and ours.size == len(labels) and ours.dtype.kind == labels.dtype.kind
+        ):
+            return accuracy(output.name, ours, found[output.name], labels)
+    return None

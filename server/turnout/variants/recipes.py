@@ -39,6 +39,7 @@ OPS: dict[Method, tuple[str, ...]] = {
         *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Gather", "Pad", "Resize"),
     ),
     Method.INT8_DYNAMIC: ("MatMul", "Gemm", "Gather", "Attention", "LSTM", "EmbedLayerNormalization"),
+    # No Gather: its blocks need opset 21, and other nodes do not survive the step.
     Method.INT8_WEIGHTS: ("MatMul", "Gemm"),
     Method.INT4_WEIGHTS: ("MatMul", "Gemm"),
 }
@@ -54,6 +55,7 @@ ERROR_MAX = {
     Method.BF16: 0.05,
 }
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+ACCURACY_LEVEL = 4  # of MatMulNBits: activations as 8-bit integers where the processor is fast with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Recipe:
             told |= {"calibration": self.calibration.value}
             told |= {"percentile": self.percentile} if self.calibration is Calibration.PERCENTILE else {}
         if self.method in (Method.INT8_WEIGHTS, Method.INT4_WEIGHTS):
-            told |= {"block_size": self.block_size}
+            told |= {"block_size": self.block_size, "accuracy_level": ACCURACY_LEVEL}
         return {
             **told,
             "exclude_nodes": list(self.exclude_nodes),

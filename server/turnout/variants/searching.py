@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from turnout.core.parity import OutputParity
+from turnout.core.parity import Accuracy, OutputParity
 from turnout.variants.graphs import Node
 from turnout.variants.progress import Progress
 from turnout.variants.recipes import HEAVY, OPS, Recipe
@@ -16,11 +16,12 @@ NODES_MAX = 64  # that are tried alone: each takes a conversion and a run over a
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A recipe, what it gave, and what of that is over the budget."""
+    """A recipe, what it gave, and what of that is over the budget; `accuracy` None without labels."""
 
     recipe: Recipe
     outputs: tuple[OutputParity, ...]
     failures: tuple[str, ...]
+    accuracy: Accuracy | None = None
 
 
 Try = Callable[[Recipe], Attempt]

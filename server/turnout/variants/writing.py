@@ -81,7 +81,8 @@ class Target:
             os.replace(self._report_part, self._folder / self.report)
             self._flush_folder()
         except BaseException as error:
-            _remove(self._folder / self.model)
+            for name in (self.report, self.model):
+                _remove(self._folder / name)
             if isinstance(error, OSError):
                 raise self._unwritable(error) from error
             raise
