@@ -33,7 +33,7 @@ from zoo import cnn, networks
 from zoo.samples import DIGITS, heldout
 
 VERSIONS = {"digits": DIGITS / "2", "digits_cnn": cnn.FOLDER / "1"}  # the others are networks of the zoo
-CLIENTS = {"digits": 64, "digits_cnn": 64, "mlp_big": 32, "resnet50": 8}  # with which throughput no longer grows
+CLIENTS = {"digits": 64, "digits_cnn": 64, "mlp_big": 32, "resnet50": 4}  # with which throughput no longer grows
 HELDOUT_ROWS = 2000
 NETWORK_ROWS = 64
 _QUANTIZE_S_MAX = 600

@@ -214,8 +214,8 @@ def _advice(options: argparse.Namespace, report: VariantReport) -> str:
     ways = []
     if any(output.kind.value == "scores" for output in report.outputs):
         ways.append("--output-kind NAME=values where rows are no scores, but an embedding")
-    if not options.keep_fp32_max:
-        ways.append("--keep-fp32-max 4, which looks for nodes to keep in fp32")
+    kept = 2 * options.keep_fp32_max or 4
+    ways.append(f"--keep-fp32-max {kept}, which looks for nodes to keep in fp32")
     if options.method == "int8":
         ways.append("--calibrate percentile or more --calibration rows")
         ways.append("for a transformer --method int8-dynamic, or --exclude-op Add (masks widen its range)")
