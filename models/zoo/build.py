@@ -22,7 +22,7 @@ from zoo.samples import DIGITS, heldout
 Arrays = Mapping[str, NDArray[Any]]
 
 GOLDEN_ROWS = 4
-SAMPLES = {"resnet50": 32, networks.BERT: 32}  # rows; of the others:
+SAMPLES = {networks.IMAGE: 32, "resnet50": 32, networks.BERT: 32}  # rows; of the others:
 SAMPLE_ROWS = 256
 DIGITS_ROWS = 2000
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from turnout import __version__
-from turnout.commands import quantize
+from turnout.commands import quantize, verify
 
 if TYPE_CHECKING:
     from turnout.config import Config
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
         help="print the files and digests of every model version as JSON; exit status 1 if some cannot be read",
     )
-    offline = {"quantize": quantize.add(commands)}
+    offline = {"quantize": quantize.add(commands), "verify": verify.add(commands)}
     for command in (serve, show, manifest, *offline.values()):
         only = quantize.SETTINGS if command in offline.values() else None
         if (missing := _add_settings(command, only)) is not None:
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _print_manifests(config)
         case "quantize":
             sys.exit(quantize.run(options, config))
+        case "verify":
+            sys.exit(verify.run(options, config))
         case _:
             _serve(config)
 

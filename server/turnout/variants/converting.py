@@ -76,7 +76,10 @@ class Converter:
         given, path = self._folder / "given.onnx", self._folder / "prepared.onnx"
         _save(self._original, given)
         try:
-            quant_pre_process(given, path)
+            # It leaves a file in the working directory where it fails, and without auto_merge (lengths that come from
+            # two inputs are one length) it fails for every transformer.
+            with contextlib.chdir(self._folder):
+                quant_pre_process(given, path, auto_merge=True)
         except Exception:  # noqa: BLE001 - symbolic shapes are a help and no need: it does not know all operators
             quant_pre_process(given, path, skip_symbolic_shape=True)
         return onnx.load(path)
