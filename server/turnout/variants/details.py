@@ -11,7 +11,10 @@ from turnout.core.parity import Kind, OutputParity
 from turnout_wire.tensors import Array
 
 _BINS_PER_DECADE = 4
-_DECADES_MAX = 12  # below the largest error; what is smaller counts into the first bin
+# What is smaller than these counts into the first bin: decades below the largest error, and the share of all errors
+# that are next to nothing and would stretch the axis.
+_DECADES_MAX = 8
+_FEW = 0.01
 WORST_ROWS = 10
 CLASSES_MAX = 1000
 
@@ -136,7 +139,7 @@ def _histogram(errors: Array) -> Histogram | None:
     if not some.size:
         return Histogram((), (), int(finite.size)) if finite.size else None
     high = int(np.ceil(np.log10(some.max())))
-    low = max(int(np.floor(np.log10(some.min()))), high - _DECADES_MAX)
+    low = max(int(np.floor(np.log10(np.quantile(some, _FEW)))), high - _DECADES_MAX)
     high += high == low  # an error of exactly a power of ten alone
     edges = np.logspace(low, high, (high - low) * _BINS_PER_DECADE + 1)
     counts, _ = np.histogram(np.clip(some, edges[0], edges[-1]), edges)

@@ -196,12 +196,13 @@ def _about(found: Verification) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> str:
-    """The first `text` columns are words, the others numbers."""
+    """The first `text` columns are words, the others numbers. Those that have nothing in them are left out."""
+    kept = [number for number in range(len(rows[0])) if any(row[number] for row in rows)]
 
     def cells(row: Sequence[str], tag: str) -> str:
+        styles = ("" if number < text else " class=number" for number in kept)
         return "".join(
-            f"<{tag}{'' if number < text else ' class=number'}>{escape(cell)}</{tag}>"
-            for number, cell in enumerate(row)
+            f"<{tag}{style}>{escape(row[number])}</{tag}>" for style, number in zip(styles, kept, strict=True)
         )
 
     heading = f"<thead><tr>{cells(head, 'th')}</tr></thead>" if head else ""

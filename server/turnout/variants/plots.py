@@ -16,7 +16,7 @@ from turnout.variants.timing import Latency, Point
 
 CLASSES_SHOWN = 24
 _WIDTH = 620
-_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 16, 20, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 24, 20, 44
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _numbers = count(1)
@@ -47,10 +47,11 @@ def errors(histogram: Histogram, output: OutputParity) -> str:
     for power in range(ceil(low), floor(high) + 1, step):
         parts.append(_text(x(10.0**power), floor_y + 18, _power(power), "tick middle"))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, height - 6, "absolute error", "axis middle"))
-    for name, value in (("p50", output.error_p50), ("p99", output.error_p99)):
+    # To both sides of their lines, so that two that are near do not meet.
+    for name, value, side, shift in (("p50", output.error_p50, "end", 8), ("p99", output.error_p99, "start", -8)):
         if value:
             parts.append(_line(x(value), _TOP - 4, x(value), floor_y, "mark"))
-            parts.append(_text(x(value), _TOP - 8, name, "mark-name middle"))
+            parts.append(_text(x(value) + shift, _TOP - 8, name, f"mark-name {side}"))
     described = (
         f"{sum(counts):,} elements differ, {histogram.equal:,} are equal; the largest error is {edges[-1]:.2g} at most."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -46,12 +46,12 @@ def show(found: Verification, stream: TextIO) -> None:
 
 
 def _outputs(console: Console, found: Verification) -> None:
-    head = ("output", "kind", "top-1", "top-k", "equal", "error max", "relative", "p50", "p99", "cosine", "not finite")
+    head = ("output", "kind", "top-1", "top-k", "equal", "error", "relative", "p99", "cosine", "nan")
     rows = []
     for each, detail in zip(found.outputs, found.details, strict=True):
         numbers = (each.top1_agreement, each.topk_agreement, each.agreement, each.error_max, each.error_relative_max)
-        shown = (_number(number) for number in (*numbers, each.error_p50, each.error_p99))
-        rows.append((each.name, each.kind.value, *shown, _number(detail.cosine_min), str(each.nonfinite)))
+        shown = (_number(number) for number in (*numbers, each.error_p99, detail.cosine_min))
+        rows.append((each.name, each.kind.value, *shown, str(each.nonfinite)))
     _print(console, head, rows, text=2)
 
 
@@ -87,12 +87,14 @@ def _speed(console: Console, found: Verification) -> None:
     _print(console, head, rows)
 
 
-def _print(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) -> None:
+def _print(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> None:
+    """Without columns that have nothing in them: a terminal is narrow."""
+    kept = [number for number in range(len(head)) if any(row[number] for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for number, name in enumerate(head):
-        table.add_column(Text(printable(name)), justify="left" if number < text else "right", no_wrap=True)
+    for number in kept:
+        table.add_column(Text(printable(head[number])), justify="left" if number < text else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(row[number])) for number in kept))
     console.print()
     console.print(table)
 
