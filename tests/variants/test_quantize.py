@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -232,6 +233,25 @@ def test_labels_give_the_accuracy_of_both(
 def test_without_samples_there_is_nothing_to_compare_on(folder: Path, quantize: Quantize) -> None:
     (folder / "golden.npz").unlink()
     assert "digits/2 has no golden.npz, and a variant must be compared on something: give --samples" in quantize().err
+
+
+def test_temporary_files_that_cannot_be_written(
+    folder: Path, quantize: Quantize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/none")
+    assert "temporary files cannot be used: No such file or directory: see TMPDIR" in quantize().err
+    assert names(folder) == set()
+
+
+def test_a_reader_that_has_gone_is_no_failure(folder: Path) -> None:
+    shown = subprocess.run(
+        f"{sys.executable} -m turnout.cli quantize digits/2 --dry-run --model-repository {folder.parents[1]} | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stderr == ""
 
 
 def test_a_missing_package_is_named(quantize: Quantize, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from turnout.app.parts import new_backend, repository
@@ -24,14 +26,12 @@ def quantize(config: Config, named: str, order: Order, progress: Progress) -> Wr
     Raises:
         QuantizeError: there is no variant.
     """
-    version = _version(config, named)
-    # The model was served already, or is to be: what it is loaded for here is no reason to load it twice.
-    backend = new_backend(config.model_copy(update={"preflight": "off"}))
-    try:
+    with _refusing():
+        version = _version(config, named)
+        # The model was served already, or is to be: what it is loaded for here is no reason to load it twice.
+        backend = new_backend(config.model_copy(update={"preflight": "off"}))
         backend.start()
         return quantizing.quantize(version, order, backend, progress), version.folder
-    except LoadError as error:
-        raise QuantizeError(str(error)) from error
 
 
 def plan(config: Config, named: str, recipe: Recipe) -> list[Node]:
@@ -40,10 +40,20 @@ def plan(config: Config, named: str, recipe: Recipe) -> list[Node]:
     Raises:
         QuantizeError: as `quantize` does.
     """
-    try:
+    with _refusing():
         return quantizing.plan(_version(config, named), recipe)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
     except LoadError as error:
         raise QuantizeError(str(error)) from error
+    except MemoryError as error:
+        raise QuantizeError("there is not enough memory to quantize this model here") from error
+    except OSError as error:
+        raise QuantizeError(f"temporary files cannot be used: {error.strerror}: see TMPDIR") from error
 
 
 def samples(path: Path | None) -> Given | None:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from turnout.commands.telling import Told, table
+from turnout.commands.telling import Told, say, table
 
 if TYPE_CHECKING:
     from turnout.config import Config
@@ -167,9 +167,9 @@ def _show(options: argparse.Namespace, outcome: Outcome, folder: Path) -> int:
     report = outcome.report
     title = f"{report.model}/{report.version}@{report.variant}"
     if options.json:
-        print(json.dumps(report.to_json(), indent=2))
+        say(json.dumps(report.to_json(), indent=2))
     else:
-        print("\n".join(_lines(outcome, title)))
+        say(*_lines(outcome, title))
     if outcome.failures:
         there = "written as --force asks; it serves only when that is forced too" if outcome.written else "not written"
         print(f"turnout: {title} is over its budget, {there}:", file=sys.stderr)
@@ -178,8 +178,10 @@ def _show(options: argparse.Namespace, outcome: Outcome, folder: Path) -> int:
         return 1
     if not options.json:
         stem = outcome.written.removesuffix(".onnx")
-        print(f"written    {folder / outcome.written}, {stem}.json")
-        print(f"load it    turnoutctl load {report.model} green {title}")
+        say(
+            f"written    {folder / outcome.written}, {stem}.json",
+            f"load it    turnoutctl load {report.model} green {title}",
+        )
     return 0
 
 
@@ -231,11 +233,11 @@ def _advice(options: argparse.Namespace, report: VariantReport) -> str:
 def _show_plan(options: argparse.Namespace, nodes: list[Any]) -> int:
     if options.json:
         plain = [{"name": n.name, "op": n.op, "weight_bytes": n.weight_bytes, "quantized": n.quantized} for n in nodes]
-        print(json.dumps(plain, indent=2))
+        say(json.dumps(plain, indent=2))
         return 0
     rows = [("node", "operator", "weights", f"in {options.method}")]
     rows += [(n.name, n.op, str(n.weight_bytes), "yes" if n.quantized else "no") for n in nodes]
-    print("\n".join(table(rows)))
+    say(*table(rows))
     return 0
 
 

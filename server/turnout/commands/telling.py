@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
@@ -41,6 +43,14 @@ class Told:
             print(printable(text), file=self._stream, flush=True)
         else:
             self._bar.console.print(printable(text), markup=False, highlight=False)
+
+
+def say(*lines: str) -> None:
+    """On standard output. That a reader such as `head` has gone is no failure of the work."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
