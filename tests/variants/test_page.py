@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from turnout.core.variants import Budget
 from turnout.variants import plots
 from turnout.variants.details import ClassAgreement, Histogram, OutputDetail, WorstRow
 from turnout.variants.page import page
+from turnout.variants.terminal import shown
 from turnout.variants.timing import Latency, Point
 from turnout.variants.verifying import Memory, Side, Verification
 
@@ -86,6 +88,11 @@ def test_the_page_is_whole_and_fetches_nothing(changed: dict[str, Any]) -> None:
         title, described = tree[0], tree[1]
         assert tree.get("role") == "img" and title.tag == "title" and title.text
         assert tree.get("aria-labelledby") == f"{title.get('id')} {described.get('id')}" and described.text
+
+
+def test_the_terminal_takes_no_name_for_a_style() -> None:
+    text = shown(found(source="[red]rows[/red].npz", notes=("\x1b[31m",)), StringIO())
+    assert "4 rows of [red]rows[/red].npz" in text and "\\x1b[31m" in text and "\x1b" not in text
 
 
 def test_the_page_says_what_is_wrong() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from turnout.commands.quantize import SETTINGS
-from turnout.commands.telling import Told
+from turnout.commands.telling import Told, say
 
 if TYPE_CHECKING:
     from turnout.app.verifying import Asked
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     from turnout.app import verifying
     from turnout.variants.page import page
     from turnout.variants.recipes import QuantizeError
-    from turnout.variants.terminal import show
+    from turnout.variants.terminal import shown
     from turnout.variants.whole_file import write_whole
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,11 +84,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
         _failed("interrupted, nothing was written")
         return 128 + int(error.args[0] if error.args else signal.SIGINT)
     if options.json:
-        print(json.dumps(found.to_json(), indent=2, allow_nan=False))
+        say(json.dumps(found.to_json(), indent=2, allow_nan=False))
     else:
-        show(found, sys.stdout)
-        if options.html is not None:
-            print(f"page       {options.html}")
+        page_line = [] if options.html is None else [f"page       {options.html}"]
+        say(shown(found, sys.stdout), *page_line)
     if found.failures:
         print(f"turnout: {found.candidate.revision} is over its budget:", file=sys.stderr)
         for line in found.failures:

@@ -19,9 +19,16 @@ _ROWS = 5
 _PLAIN_WIDTH = 160  # of a file or a pipe: lines that a program reads must not be wrapped
 
 
-def show(found: Verification, stream: TextIO) -> None:
-    """Everything that fits; the page and the JSON have all classes and rows."""
-    console = Console(file=stream, width=None if stream.isatty() else _PLAIN_WIDTH, highlight=False)
+def shown(found: Verification, stream: TextIO) -> str:
+    """Everything that fits, for `stream`; the page and the JSON have all classes and rows."""
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    console = Console(file=stream, width=width, highlight=False, markup=False)
+    with console.capture() as captured:
+        _all(console, found)
+    return captured.get().rstrip("\n")
+
+
+def _all(console: Console, found: Verification) -> None:
     verdict = Text("over its budget", "bold red") if found.failures else Text("within its budget", "bold green")
     console.print(
         Text(f"{found.candidate.revision} against {found.reference.revision}: ", "bold").append_text(verdict),
@@ -42,7 +49,7 @@ def show(found: Verification, stream: TextIO) -> None:
     )
     console.print(f"size       {sizes}")
     for note in found.notes:
-        console.print(f"note       {printable(note)}", markup=False)
+        console.print(f"note       {printable(note)}")
 
 
 def _outputs(console: Console, found: Verification) -> None:
