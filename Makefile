@@ -130,8 +130,14 @@ loadtest: $(STAMP) ## Load a server with Locust, every answer checked: SCENARIO=
 	@$(BIN)/python loadtests/loadtest.py $(SCENARIO) $(if $(WEB),--web) $(foreach each,$(LOADTEST_OPTIONS),$(call option,$(each)))
 
 .PHONY: models
-models: $(STAMP) ## Train and export the digits models again (about half a minute)
+models: $(STAMP) ## Train and export the committed models again (about a minute)
 	PYTHONPATH=models $(BIN)/python -m zoo.digits
+	PYTHONPATH=models $(BIN)/python -m zoo.cnn
+
+.PHONY: zoo
+zoo: $(STAMP) ## Build the models that are too large to commit into build/zoo (0.8 GB; installs the extra zoo and fetches 84 MB of weights)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,zoo]'
+	PYTHONPATH=models $(BIN)/python -m zoo.build --out build/zoo $(MODELS)
 
 .PHONY: try-image
 try-image: $(STAMP) ## Try each step of docker/Dockerfile in a Debian 12 root, then the server in it: root and debootstrap needed; TARGET=gpu

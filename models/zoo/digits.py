@@ -26,8 +26,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
-from zoo import networks
-from zoo.networks import Layer
+from zoo import parts
+from zoo.parts import Layer
 from zoo.samples import DIGITS, HELDOUT, PIXEL_MAX, augment, golden, heldout
 
 VERSIONS = (1, 2, 3)
@@ -139,19 +139,19 @@ def train_network(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> list[
 
 def export(layers: Sequence[Layer]) -> onnx.ModelProto:
     """`image` FP32 [batch, 64] in 0..16 -> `probabilities` FP32 [batch, 10] and `label` INT64 [batch]."""
-    nodes, weights = networks.dense(layers, "scaled", "logits")
-    return networks.model(
+    nodes, weights = parts.dense(layers, "scaled", "logits")
+    return parts.model(
         [
             helper.make_node("Mul", ["image", "scale"], ["scaled"]),
             *nodes,
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
             helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
         ],
-        [networks.scalar("scale", 1 / PIXEL_MAX), *weights],
-        inputs=[networks.tensor("image", np.float32, "batch", 64)],
+        [parts.scalar("scale", 1 / PIXEL_MAX), *weights],
+        inputs=[parts.tensor("image", np.float32, "batch", 64)],
         outputs=[
-            networks.tensor("probabilities", np.float32, "batch", 10),
-            networks.tensor("label", np.int64, "batch"),
+            parts.tensor("probabilities", np.float32, "batch", 10),
+            parts.tensor("label", np.int64, "batch"),
         ],
         name="digits",
     )

@@ -1,28 +1,34 @@
 """Networks with seeded random weights, for load tests and tests: right shapes and costs, meaningless answers.
 
-Also the few ONNX building blocks that `zoo.digits` exports its trained models with. Needs onnx and numpy.
+Needs onnx and numpy.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
-OPSET = 17
-IR_VERSION = 8  # the one that belongs to opset 17, so that any runtime with this opset accepts the file
+from zoo import bert
+from zoo.bert import Bert
+from zoo.parts import Layer, dense, model, tensor
+from zoo.resnet import resnet
 
 NETWORKS: dict[str, tuple[int, ...]] = {
     "mlp_small": (784, 128, 10),  # 0.4 MB: the server's own overhead dominates
     "mlp_big": (784, 4096, 4096, 10),  # 80 MB: the arithmetic dominates, and batching pays
 }
+
+BERT = "bert_base"
+BERT_CLASSES = 2
+TOKENS = 128  # of its random inputs; any number up to 512 will do
 
 IMAGE_SHAPE = (3, 224, 224)  # 602,112 bytes of FP32: what copies cost dominates
 IMAGE_OUTPUTS = 10
@@ -32,14 +38,6 @@ CONFIG = """\
 # Random weights, for load tests. Inputs and outputs are read from the model itself.
 max_batch_size: 32
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One dense layer, y = x @ weights + bias: weights [inputs, outputs], bias [outputs]."""
-
-    weights: NDArray[np.floating]
-    bias: NDArray[np.floating]
 
 
 def mlp(sizes: Sequence[int], seed: int = 0) -> onnx.ModelProto:
@@ -90,68 +88,55 @@ def image(seed: int = 0) -> onnx.ModelProto:
     )
 
 
-def dense(layers: Sequence[Layer], source: str, target: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The nodes and weights of `layers` in a row, with Relu between, from tensor `source` to `target`."""
-    nodes, weights = [], []
-    for number, layer in enumerate(layers):
-        last = number == len(layers) - 1
-        names = f"weights_{number}", f"bias_{number}"
-        weights += [
-            numpy_helper.from_array(array.astype(np.float32), name)
-            for array, name in zip((layer.weights, layer.bias), names, strict=True)
-        ]
-        summed = target if last else f"sum_{number}"
-        nodes.append(helper.make_node("Gemm", [source, *names], [summed]))
-        if not last:
-            source = f"active_{number}"
-            nodes.append(helper.make_node("Relu", [summed], [source]))
-    return nodes, weights
+def bert_base() -> onnx.ModelProto:
+    """BERT base with a classifier of BERT_CLASSES; see `zoo.bert`."""
+    size = Bert()
+    return bert.classifier(size, bert.seeded(size, BERT_CLASSES))
 
 
-def tensor(name: str, dtype: type[np.generic], *shape: int | str) -> onnx.ValueInfoProto:
-    """The declaration of an input or output; a dimension given by name is symbolic."""
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
-
-
-def scalar(name: str, value: float) -> onnx.TensorProto:
-    """A FP32 constant."""
-    return helper.make_tensor(name, TensorProto.FLOAT, [], [value])
-
-
-def model(
-    nodes: Sequence[onnx.NodeProto],
-    weights: Sequence[onnx.TensorProto],
-    *,
-    inputs: Sequence[onnx.ValueInfoProto],
-    outputs: Sequence[onnx.ValueInfoProto],
-    name: str,
-) -> onnx.ModelProto:
-    """A complete model, checked together with its inferred shapes."""
-    proto = helper.make_model(
-        helper.make_graph(nodes, name, inputs, outputs, initializer=weights),
-        producer_name="turnout-zoo",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+def inputs(name: str, rows: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Random inputs of a network: noise for images, pixels and features from 0 to 1, tokens of TOKENS with padding."""
+    rng = np.random.default_rng(seed)
+    if name == BERT:
+        lengths = rng.integers(TOKENS // 4, TOKENS + 1, rows)
+        mask = (np.arange(TOKENS) < lengths[:, None]).astype(np.int64)
+        ids = rng.integers(1000, Bert().vocabulary, (rows, TOKENS)) * mask
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
+    if name in NETWORKS:
+        return {"x": rng.random((rows, NETWORKS[name][0]), np.float32)}
+    return {"x": rng.standard_normal((rows, *IMAGE_SHAPE), np.float32)}
 
 
 def write(name: str, out: Path) -> Path:
-    """Writes the network `name`, of NETWORKS or IMAGE, into the Triton-layout repository `out`; returns its folder."""
+    """Writes the network `name`, of ALL, into the Triton-layout repository `out`; returns its folder."""
     folder = out / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
     (folder / "config.pbtxt").write_text(CONFIG)
-    onnx.save(image() if name == IMAGE else mlp(NETWORKS[name]), folder / "1" / "model.onnx")
+    onnx.save(ALL[name][0](), folder / "1" / "model.onnx")
     return folder
+
+
+ALL: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+    "mlp_small": (lambda: mlp(NETWORKS["mlp_small"]), "0.4 MB, dense: the server's own overhead dominates"),
+    "mlp_big": (lambda: mlp(NETWORKS["mlp_big"]), "80 MB, dense: the arithmetic dominates, and batching pays"),
+    IMAGE: (image, "602 kB an input, next to no arithmetic: what copies cost dominates"),
+    "resnet50": (resnet, "102 MB, the shape of ResNet-50: images, convolutions"),
+    BERT: (bert_base, "438 MB, the shape of BERT base: tokens, matrix products"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m zoo.networks", description=__doc__)
-    names = (*NETWORKS, IMAGE)
-    parser.add_argument("names", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--out", type=Path, required=True, help="the model repository to write into")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL))
+    parser.add_argument("--out", type=Path, help="the model repository to write into")
+    parser.add_argument("--list", action="store_true", help="say what there is, and write nothing")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in ALL]:
+        parser.error(f"there is no '{unknown[0]}', there are {', '.join(ALL)}")
+    if arguments.list:
+        print("\n".join(f"{name:<12} {what}" for name, (_, what) in ALL.items()))
+    elif not arguments.names or arguments.out is None:
+        parser.error("give one NAME or more and --out, or --list")
     for name in arguments.names:
         print(write(name, arguments.out))
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 MODELS = Path(__file__).resolve().parent.parent
 DIGITS = MODELS / "repository" / "digits"
+EXTRA = MODELS / "extra"  # models that the demo does not serve
 HELDOUT = MODELS / "data" / "digits_heldout.npz"
 
 SIDE = 8  # pixels

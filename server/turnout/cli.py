@@ -8,11 +8,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from turnout import __version__
+from turnout.commands import quantize, verify
 
 if TYPE_CHECKING:
     from turnout.config import Config
@@ -37,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
         help="print the files and digests of every model version as JSON; exit status 1 if some cannot be read",
     )
-    for command in (serve, show, manifest):
-        if (missing := _add_settings(command)) is not None:
+    offline = {"quantize": quantize.add(commands), "verify": verify.add(commands)}
+    for command in (serve, show, manifest, *offline.values()):
+        only = quantize.SETTINGS if command in offline.values() else None
+        if (missing := _add_settings(command, only)) is not None:
             command.set_defaults(missing=missing)
     # Before the parse, so that flags which only the server knows still lead to the sentence that helps.
     options, unknown = parser.parse_known_args(argv)
@@ -52,18 +55,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             _print_config(config)
         case "manifest":
             _print_manifests(config)
+        case "quantize":
+            sys.exit(quantize.run(options, config))
+        case "verify":
+            sys.exit(verify.run(options, config))
         case _:
             _serve(config)
 
 
-def _add_settings(command: argparse.ArgumentParser) -> str | None:
-    """One flag per setting; returns what to install when the server's packages are not here."""
+def _add_settings(command: argparse.ArgumentParser, only: Collection[str] | None = None) -> str | None:
+    """One flag per setting, or for some; returns what to install when the server's packages are not here."""
     try:
         from turnout.config import CONFIG_VARIABLE, ENV_PREFIX, Config
     except ModuleNotFoundError as error:
         return _what_to_install(error)
     command.add_argument("--config", type=Path, help=f"YAML file of settings [{CONFIG_VARIABLE}]")
     for name, field in Config.model_fields.items():
+        if only is not None and name not in only:
+            continue
         help_text = f"{field.description} (default: {field.default}) [{ENV_PREFIX}{name.upper()}]"
         kind: dict[str, Any] = {"metavar": "VALUE"}
         if field.annotation is bool:

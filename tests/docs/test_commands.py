@@ -64,8 +64,10 @@ def _pip(command: Command) -> None:
 
 
 def _turnout(command: Command) -> None:
-    """`serve` as far as its settings: servers are started by many tests, with a repository that is there."""
+    """`serve` as far as its settings: servers are started by many tests, with a repository that is there. `quantize` as
+    far as its plan: what it writes belongs into no checkout."""
     words = ["config", *command.words[2:]] if command.words[1] == "serve" else list(command.words[1:])
+    words += ["--dry-run"] if words[0] == "quantize" else []
     done = run(*words, more=command.variables)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     telemetry_settings(command.variables)

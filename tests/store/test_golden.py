@@ -92,7 +92,7 @@ def test_any_version_is_found_and_the_newest_by_policy(repository: Repository) -
         (("digits", 9), "it has no version 9, it has 1, 2, 3"),
         (("nobody", 1), "no folder 'nobody'"),
         (("../digits", 1), "no folder"),
-        (("digits", 1, "int8"), "it has no variants"),
+        (("digits", 1, "int8"), "version 1 has no file 'model.int8.onnx', its variants are: none"),
     ],
 )
 def test_what_is_not_there_is_not_found(repository: Repository, asked: tuple[Any, ...], words: str) -> None:

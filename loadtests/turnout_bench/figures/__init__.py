@@ -13,6 +13,7 @@ from turnout_bench.figures import (
     shadow,
     tail,
     telemetry,
+    variants,
 )
 from turnout_bench.figures.figure import Figure, Measured
 
@@ -27,6 +28,7 @@ FIGURES: tuple[Figure, ...] = (
     *loading.FIGURES,
     *telemetry.FIGURES,
     *shadow.FIGURES,
+    *variants.FIGURES,
 )
 
 __all__ = ["FIGURES", "Figure", "Measured"]

@@ -15,7 +15,8 @@ from turnout.core.traffic import Traffic
 @dataclass(frozen=True, slots=True)
 class Load:
     """Fill a slot with a revision. `replace`: instead of what it holds; `accept_outage`: although it has traffic;
-    `end_bake`: although it is kept for a rollback; `allow_signature_change`: whatever its clients know."""
+    `end_bake`: although it is kept for a rollback; `allow_signature_change`: whatever its clients know; `forced`: what
+    speaks against a variant that is loaded all the same."""
 
     slot: str
     revision: Revision
@@ -23,6 +24,7 @@ class Load:
     accept_outage: bool = False
     end_bake: bool = False
     allow_signature_change: bool = False
+    forced: str = ""
 
 
 @dataclass(frozen=True, slots=True)

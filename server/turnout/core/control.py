@@ -47,7 +47,7 @@ def step(state: Traffic, command: Command, now_ns: int) -> Step:
     after = unshadowed(after)
     if after.route is not state.route and after.route is not None:
         effects = [Assign(after.route), *effects]
-    changes = _changes(state, after, _CAUSES[type(command)])
+    changes = _changes(state, after, _cause(command))
     return Step(replace(after, version=state.version + 1), changes, tuple(effects))
 
 
@@ -86,6 +86,10 @@ def etag_of(state: Traffic, command: Command) -> str:
         record = state.slots.get(command.slot)
         return str(record.etag if record else 0)
     return str(state.route.generation if state.route else 0)
+
+
+def _cause(command: Command) -> str:
+    return "force" if isinstance(command, Load) and command.forced else _CAUSES[type(command)]
 
 
 _CAUSES: Mapping[type, str] = {

@@ -71,6 +71,7 @@ class Refusal(Enum):
     SIGNATURE_MISMATCH = "the revision takes or gives other tensors than the stable one"
     MANIFEST_MISMATCH = "the files are not what their SHA256SUMS says"
     DIGEST_MISMATCH = "the same revision with other files"
+    VARIANT_REFUSED = "the variant has not shown that it answers like its version"
     SLOT_MEMORY = "no room for another resident slot"
     STATE_STORE = "the journal cannot be written"
     TOKEN_EXPIRED = "the resume token is too old"  # noqa: S105

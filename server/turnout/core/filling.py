@@ -37,7 +37,9 @@ def load(state: Traffic, command: Load, now_ns: int) -> Outcome:
         state = _with_room(state, name)
     ended = replace(state, bake_until_ns=0) if state.held == name else state
     allowed = command.allow_signature_change
-    after = ended.with_slot(name, SlotState.LOADING, revision, now_ns, allow_signature_change=allowed)
+    after = ended.with_slot(
+        name, SlotState.LOADING, revision, now_ns, allow_signature_change=allowed, forced=command.forced
+    )
     after = retargeted(after, name, Target(name, revision))
     return after, [*effects, Fill(name, revision)]
 

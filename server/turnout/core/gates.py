@@ -23,6 +23,7 @@ class Gate(Enum):
     MEMORY = "memory"
     DIGEST = "digest"
     MANIFEST = "manifest"
+    REPORT = "report"  # of a variant
     PREFLIGHT = "preflight"
     SIGNATURE = "signature"
     MESSAGE = "message"  # the largest request message that the server takes, which is fixed at its start

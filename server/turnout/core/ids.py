@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+NO_VARIANT = "none"  # how the version's own file is called where a variant is asked for
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -23,6 +25,10 @@ class Revision:
 
     def __str__(self) -> str:
         return f"{self.model}/{self.version}" + (f"@{self.variant}" if self.variant else "")
+
+    def fits(self, version: int | None, variant: str | None) -> bool:
+        """Whether a request with these pins may be answered by it."""
+        return version in (None, self.version) and variant in (None, self.variant or NO_VARIANT)
 
 
 def is_name(text: str) -> bool:

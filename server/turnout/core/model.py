@@ -11,6 +11,7 @@ from turnout.core.batch_policy import BatchPolicy
 from turnout.core.gates import Golden
 from turnout.core.ids import Revision
 from turnout.core.tensors import Signature, Tensors
+from turnout.core.variants import VariantReport
 
 Options = tuple[tuple[str, str], ...]  # names and values, as ONNX Runtime takes them
 
@@ -65,13 +66,16 @@ class OpenArtefact:
 class Artefact:
     """A revision's files, hashed. `open` gives them for as long as its context lasts, and raises LoadError where they
     are no longer what was hashed. `problem` says why there are none. `golden` reads the revision's samples, if it has
-    any, and raises LoadError where they cannot be read. `size_bytes` is that of all files."""
+    any, and raises LoadError where they cannot be read. `size_bytes` is that of all files. Of a variant, `golden` are
+    the version's own, `report` says how it was made, and `doubts` why it may not serve unless somebody insists."""
 
     revision: Revision
     open: Callable[[], AbstractContextManager[OpenArtefact]]
     problem: str = ""
     golden: Callable[[], Golden | None] = lambda: None
     size_bytes: int = 0
+    report: VariantReport | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,23 +101,27 @@ class Route:
         if strangers := {i.target for i in self.intervals} - set(self.targets):
             raise ValueError(f"route of '{self.model}': intervals name slots that are no targets: {strangers}")
 
-    def decide(self, version: int | None, slot: str | None, coin: int, key: str | None = None) -> Target:
+    def decide(
+        self, version: int | None, slot: str | None, coin: int, key: str | None = None, variant: str | None = None
+    ) -> Target:
         """The target that answers: by pins first, else by the sticky key's bucket, else by bucket `coin` in [0, 10000).
 
-        A version that several slots hold is answered by the one with most weight, the first of equals. A slot pin may
-        name a role: `@stable` or `@candidate`.
+        All pins must fit. A version or variant that several slots hold is answered by the one with most weight, the
+        first of equals. A slot pin may name a role: `@stable` or `@candidate`; the variant `none` is the version's own
+        file.
 
         Raises:
             ServingError: NOT_FOUND when no target fits the pins, NOT_READY when nothing is routed.
         """
-        if version is None and slot is None:
+        if version is None and slot is None and variant is None:
             return self._bucket(coin if key is None else bucket_of(self._salt, key))
         name = slot
         if slot is not None and slot.startswith("@"):
             name = self._role(slot)
-        fits = [t for t in self.targets if version in (None, t.revision.version) and name in (None, t.slot)]
+        fits = [t for t in self.targets if name in (None, t.slot) and t.revision.fits(version, variant)]
         if not fits:
-            pins = [f"version {version}"] * (version is not None) + [f"slot '{slot}'"] * (slot is not None)
+            pins = [f"version {version}"] * (version is not None)
+            pins += [f"variant '{variant}'"] * (variant is not None) + [f"slot '{slot}'"] * (slot is not None)
             raise ServingError(
                 Reason.NOT_FOUND,
                 f"model '{self.model}' has no ready {' in '.join(pins)}, ready are "

@@ -105,6 +105,7 @@ def _slot(record: SlotRecord) -> dict[str, Any]:
         "message": record.message,
         # Only where it is so: a server that does not know it reads the rest.
         **({"allow_signature_change": True} if record.allow_signature_change else {}),
+        **({"forced": record.forced} if record.forced else {}),
     }
 
 
@@ -118,6 +119,7 @@ def _read_slot(raw: dict[str, Any]) -> SlotRecord:
         raw["since_ns"],
         raw["message"],
         raw.get("allow_signature_change", False),
+        raw.get("forced", ""),
     )
 
 

@@ -101,6 +101,7 @@ class InferenceRequest:
     outputs: tuple[str, ...] = ()  # the requested ones, in order; none: all, in signature order
     version: int | None = None  # a pin: only a slot that holds this version may answer
     slot: str | None = None  # a pin: only this slot may answer; `@stable` and `@candidate` are roles
+    variant: str | None = None  # a pin: only a slot that holds this variant may answer; `none`: the version's own file
     sticky_key: str | None = None  # requests with the same key go to the same slot; None: chance decides
     request_id: str = ""  # the client's, echoed
     inference_id: str = ""  # the request's id, or one that the server minted; joins logs, shadows and feedback

@@ -19,7 +19,8 @@ from turnout.core.slots import SlotState
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
     """A slot as an operator has been told of it. `since_ns` is the time of day; `allow_signature_change` is of the load
-    that is under way, which a restart begins again."""
+    that is under way, which a restart begins again. `forced`: what spoke against its variant when that was loaded all
+    the same; it stays with what the slot holds."""
 
     name: str
     state: SlotState
@@ -28,9 +29,13 @@ class SlotRecord:
     since_ns: int
     message: str = ""
     allow_signature_change: bool = False
+    forced: str = ""
 
     def __str__(self) -> str:
-        return f"{self.state.value} {self.revision}" if self.revision else self.state.value
+        if self.revision is None:
+            return self.state.value
+        why = f", forced: {self.forced}" if self.state is SlotState.LOADING else ", forced"
+        return f"{self.state.value} {self.revision}" + (why if self.forced else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +98,14 @@ class Traffic:
         now_ns: int,
         why: str = "",
         allow_signature_change: bool = False,
+        forced: str | None = None,
     ) -> Traffic:
+        """`forced` None: as it was, for what the slot holds already."""
         changes = self.changes + 1
-        record = SlotRecord(name, state, revision, changes, now_ns, why, allow_signature_change)
+        before = self.slots.get(name)
+        if forced is None:
+            forced = before.forced if before is not None and before.revision == revision else ""
+        record = SlotRecord(name, state, revision, changes, now_ns, why, allow_signature_change, forced)
         return replace(self, slots={**self.slots, name: record}, changes=changes)
 
     def with_route(self, route: Route) -> Traffic:

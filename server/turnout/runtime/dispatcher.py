@@ -59,7 +59,7 @@ class Dispatcher:
         self._clock_ns = clock_ns
         self._draw = draw
 
-    def find(self, model: str, version: int | None, slot: str | None) -> Route | None:
+    def find(self, model: str, version: int | None, slot: str | None, variant: str | None = None) -> Route | None:
         """Whether there is anybody to ask, before more of a request is read. Returns the route, which says where else
         pins and the sticky key are to be read from.
 
@@ -67,7 +67,7 @@ class Dispatcher:
             ServingError: NOT_FOUND or NOT_READY.
         """
         found = self._fleet.model(model)
-        found.find(version, slot)
+        found.find(version, slot, variant)
         return found.route
 
     def knows(self, model: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from turnout.core.assignment import Choice
 from turnout.core.errors import Reason, ServingError
+from turnout.core.model import Artefact
 from turnout.core.routing import Route
 from turnout.core.slots import SlotState
 from turnout.core.tensors import InferenceRequest, Signature
@@ -33,7 +34,8 @@ class Model:
     """A name that clients call. `route` is replaced by one assignment, by one writer; None until the first slot is
     READY. `problem` says why a model of the repository cannot be used at all. `routed` counts by slot the requests that
     the present generation of the route has sent there, pinned ones apart. `signature` is what clients of the stable
-    slot knew last, whatever has become of that slot."""
+    slot knew last, whatever has become of that slot. `variants`: those of the repository, as of when it was last looked
+    at, whether or not a slot holds them."""
 
     name: str
     route: Route | None = None
@@ -41,6 +43,7 @@ class Model:
     problem: str = ""
     routed: dict[str, int] = field(default_factory=dict)
     signature: Signature | None = None
+    variants: tuple[Artefact, ...] = ()
 
     def assign(self, route: Route | None) -> None:
         """Replace the route: the next request sees it. A new generation counts anew."""
@@ -70,15 +73,16 @@ class Model:
             return False
         return True
 
-    def find(self, version: int | None, slot: str | None) -> None:
+    def find(self, version: int | None, slot: str | None, variant: str | None = None) -> None:
         """Raises:
         ServingError: NOT_FOUND or NOT_READY, as a request with these pins would.
         """
-        if version is None and slot is None and self.route is not None and self.route.intervals:
+        pinned = version is not None or slot is not None or variant is not None
+        if not pinned and self.route is not None and self.route.intervals:
             if not any(self.slots[name].state is SlotState.READY for name in self.route.weights):
                 self._decide(None, None, 0)[0].ready()
             return
-        self._decide(version, slot, 0)[0].ready()
+        self._decide(version, slot, 0, variant=variant)[0].ready()
 
     def slot_of(self, version: int | None) -> Slot:
         """The slot to ask about this version; None: about the model: the stable one, or the newest where nothing is
@@ -94,8 +98,8 @@ class Model:
 
     def lease(self, request: InferenceRequest, coin: int) -> Lease:
         """Route a request and lease its slot, with nothing in between."""
-        pinned = request.version is not None or request.slot is not None
-        slot, route = self._decide(request.version, request.slot, coin, request.sticky_key)
+        pinned = request.version is not None or request.slot is not None or request.variant is not None
+        slot, route = self._decide(request.version, request.slot, coin, request.sticky_key, request.variant)
         if pinned:
             return Lease(slot, slot.lease(), route.generation, pinned, Choice.PIN)
         self.routed[slot.name] = self.routed.get(slot.name, 0) + 1
@@ -112,13 +116,15 @@ class Model:
             return None
         return Lease(slot, slot.lease(), self.route.generation, True, Choice.FALLBACK)
 
-    def _decide(self, version: int | None, slot: str | None, coin: int, key: str | None = None) -> tuple[Slot, Route]:
+    def _decide(
+        self, version: int | None, slot: str | None, coin: int, key: str | None = None, variant: str | None = None
+    ) -> tuple[Slot, Route]:
         if self.route is None:
             raise self._unroutable()
         try:
-            target = self.route.decide(version, slot, coin, key)
+            target = self.route.decide(version, slot, coin, key, variant)
         except ServingError:
-            self._refuse_unready(version, slot)
+            self._refuse_unready(version, slot, variant)
             raise
         return self.slots[target.slot], self.route
 
@@ -130,11 +136,11 @@ class Model:
             Reason.NOT_FOUND, f"model '{self.name}' has no ready version" + (f" ({why})" if why else "")
         )
 
-    def _refuse_unready(self, version: int | None, name: str | None) -> None:
+    def _refuse_unready(self, version: int | None, name: str | None, variant: str | None) -> None:
         """A pinned revision that exists but is not READY is UNAVAILABLE to the client, not NOT_FOUND."""
         for slot in self.slots.values():
             held = slot.revision
-            if held is not None and version in (None, held.version) and name in (None, slot.name):
+            if held is not None and held.fits(version, variant) and name in (None, slot.name):
                 slot.ready()
 
 

@@ -15,8 +15,10 @@ from pathlib import PurePosixPath
 
 from turnout.core.errors import LoadError
 from turnout.core.model import OpenArtefact
+from turnout.core.variants import variant_file
 from turnout.store.checksums import CHECKSUMS, read_checksums
 from turnout.store.contained import Folder
+from turnout.store.variant_files import Ownership
 
 _NOT_WEIGHTS = {".onnx", ".npz", ".json", ".pbtxt", ".md", ".txt"}
 _ENTRIES_MAX = 4096  # of one version; links between its folders can make up any number
@@ -50,7 +52,7 @@ class Manifest:
         model: the model file's name among `files`.
         folder: the model file's; names are relative to it.
         files: the model file and what lies beside it and may hold its weights: everything but other models, samples,
-            reports, and what is hidden (uploads under way, Kubernetes' volumes).
+            reports, files of other variants, and what is hidden (uploads under way, Kubernetes' volumes).
         libraries: of custom operators, by name in `libraries_folder`.
     """
 
@@ -94,12 +96,15 @@ class Manifest:
             _refuse_changed(opened)
 
 
-def read_manifest(model: Folder, version: int, filename: str, libraries: Sequence[str] = ()) -> Manifest:
+def read_manifest(
+    model: Folder, version: int, filename: str, libraries: Sequence[str] = (), variant: str = ""
+) -> Manifest:
     """Find and hash a version's files; blocks.
 
     Args:
         model: the model's folder, which holds the version's and the libraries.
         filename: of the model file in the version's folder; a folder stands for the `model.onnx` in it.
+        variant: the one beside it instead.
 
     Raises:
         LoadError: a file is missing, is of a kind that is not taken, changes meanwhile, or is not what the version's
@@ -108,14 +113,21 @@ def read_manifest(model: Folder, version: int, filename: str, libraries: Sequenc
     try:
         folder = model.folder(str(version))
         base, name = _model_file(folder, filename)
-        names = sorted({name, *_weights(base)}, key=lambda path: path.split("/"))
+        name = variant_file(name, variant) if variant else name
+        ownership = Ownership.of(name, base.names())
+        weights = {path for path in _weights(base) if not ownership.is_foreign(path)}
+        names = sorted({name, *weights}, key=lambda path: path.split("/"))
         files = tuple(_hashed(base, name) for name in names)
-        _check_sums(folder, files, "" if base == folder else f"{filename}/")
+        _check_sums(folder, files, "" if base == folder else f"{filename}/", ownership)
         return Manifest(name, base, files, model, tuple(_hashed(model, library) for library in libraries))
     except LoadError as refusal:
-        raise LoadError(f"version {version}: {refusal}") from refusal.__cause__
+        raise LoadError(f"{_title(version, variant)}: {refusal}") from refusal.__cause__
     except OSError as error:
-        raise LoadError(f"version {version}: {error.strerror}") from error
+        raise LoadError(f"{_title(version, variant)}: {error.strerror}") from error
+
+
+def _title(version: int, variant: str) -> str:
+    return f"version {version}" + (f"@{variant}" if variant else "")
 
 
 def _model_file(folder: Folder, filename: str) -> tuple[Folder, str]:
@@ -174,21 +186,25 @@ def _hashed(folder: Folder, name: str) -> HashedFile:
     return HashedFile(name, identity[2], sha256, identity, started_ns - max(identity[3:]) > _SETTLED_NS)
 
 
-def _check_sums(folder: Folder, files: Sequence[HashedFile], prefix: str) -> None:
-    """Raises:
-    LoadError: the version's SHA256SUMS, where it has one, lacks a file or says that one is another.
+def _check_sums(folder: Folder, files: Sequence[HashedFile], prefix: str, ownership: Ownership) -> None:
+    """A variant is made where it is served, so its own files need not be listed; those of others are nothing to it.
+
+    Raises:
+        LoadError: the version's SHA256SUMS, where it has one, lacks a file or says that one is another.
     """
     expected = read_checksums(folder)
     if expected is None:
         return
     found = {prefix + file.name: file.sha256 for file in files}
     for name, sha256 in expected.items():
+        if ownership.is_foreign(name.removeprefix(prefix)):
+            continue
         if name not in found:
             found[name] = _hashed(folder, name).sha256
         if found[name] != sha256:
             raise LoadError(f"'{name}' has sha256 {found[name]}, but {CHECKSUMS} says {sha256}: copy it again")
     for name in found:
-        if name not in expected:
+        if name not in expected and not ownership.is_own(name.removeprefix(prefix)):
             raise LoadError(f"{CHECKSUMS} does not list '{name}', which is loaded: list it, or remove it")
 
 

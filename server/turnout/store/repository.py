@@ -6,24 +6,24 @@ others can serve.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from turnout.core.errors import ControlError, LoadError, Refusal
 from turnout.core.gates import Gate
-from turnout.core.ids import Revision, is_name, parse_version, printable
-from turnout.core.model import Artefact, Execution, ModelSpec, OpenArtefact
+from turnout.core.ids import is_name, parse_version, printable
+from turnout.core.model import Artefact, Execution, ModelSpec
 from turnout.core.tensors import Signature
+from turnout.core.variants import is_variant, variant_file
 from turnout.store.checksums import CHECKSUMS
 from turnout.store.complete import complete
 from turnout.store.contained import Folder, Root
-from turnout.store.golden import read_golden
-from turnout.store.manifest import Manifest, read_manifest
+from turnout.store.manifest import Manifest
 from turnout.store.model_config import ModelConfiguration
 from turnout.store.named_files import ReadFile, no_files
+from turnout.store.versions import read_variants, read_version
 
 _CONFIG = "config.pbtxt"
 _CONFIG_BYTES_MAX = 1 << 20
@@ -90,18 +90,33 @@ class Repository:
             raise _not_found(title, f"the repository cannot be read: {error.strerror}") from error
         if found is None:
             raise _not_found(title, f"the model repository has no folder '{model[:128]}'")
-        if variant:
-            raise _not_found(title, "it has no variants")
         if found.problem or not found.artefacts:
             raise _not_found(title, found.problem or "it is not in the model repository")
         artefact = found.artefacts[0]
+        if variant and not artefact.problem:
+            artefact = _of_variant(found, artefact, variant, title)
         if artefact.problem:
             mismatch = f"{CHECKSUMS} " in artefact.problem
             refusal = Refusal.MANIFEST_MISMATCH if mismatch else Refusal.GATE_FAILED
             raise ControlError(refusal, artefact.problem, gate=Gate.MANIFEST.value, revision=title)
         return found, artefact
 
-    def _model(self, root: Folder, name: str, version: int | None = None) -> RepositoryModel | None:
+    def offered(self, model: str) -> list[Artefact]:
+        """Every version that is there now, also those that the version policy leaves out, each followed by its
+        variants; none where the model cannot be used. Blocks, since all files are hashed."""
+        try:
+            root = Folder(Root(self.root, self.limits.hard_links))
+            found = self._model(root, model, all_versions=True) if is_name(model) and model in root.names() else None
+        except OSError:
+            found = None
+        if found is None:
+            return []
+        versions = sorted(found.artefacts, key=lambda artefact: artefact.revision.version)
+        return [each for base in versions for each in (base, *found.variants(base.revision.version))]
+
+    def _model(
+        self, root: Folder, name: str, version: int | None = None, all_versions: bool = False
+    ) -> RepositoryModel | None:
         """None: it is no folder. `version`: that one only, whatever the policy."""
         # Whatever characters the file system has; a backslash of its own stays apart from an escape's.
         title = name if is_name(name) else printable(name.replace("\\", "\\\\"))
@@ -111,7 +126,7 @@ class Repository:
                 raise LoadError("its name has other characters than letters, digits, '.', '_' and '-', or over 128")
             configuration = ModelConfiguration.parse(name, _config_text(folder), self.limits.op_libraries)
             _check_limits(configuration, self.limits)
-            artefacts, manifests = _versions(folder, configuration, version)
+            artefacts, manifests = _versions(folder, configuration, version, all_versions)
         except NotADirectoryError:
             return None
         except LoadError as refusal:
@@ -125,6 +140,7 @@ class Repository:
             self.limits.batch_rows_default,
             read_file=partial(_read, folder),
             manifests=manifests,
+            folder=folder,
             refuse_nonfinite=self.limits.refuse_nonfinite,
         )
 
@@ -140,11 +156,22 @@ class RepositoryModel:
     problem: str = ""
     read_file: ReadFile = no_files
     manifests: Mapping[int, Manifest] = field(default_factory=dict)
+    folder: Folder | None = None
     refuse_nonfinite: bool = False
 
     @cached_property
     def execution(self) -> Execution:
         return self.configuration.execution() if self.configuration else Execution()
+
+    def variants(self, version: int) -> list[Artefact]:
+        """Of a usable version, as they are now; blocks, since their files are hashed."""
+        return [artefact for artefact, _ in self.variant_manifests(version)]
+
+    def variant_manifests(self, version: int, only: str = "") -> list[tuple[Artefact, Manifest | None]]:
+        """The same with their manifests, None for one that cannot be used; `only` one of them."""
+        if self.folder is None or self.configuration is None or version not in self.manifests:
+            return []
+        return read_variants(self.folder, self.configuration, version, self.manifests[version], only)
 
     def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
         if self.configuration is None:
@@ -178,33 +205,31 @@ def _not_found(title: str, why: str) -> ControlError:
     return ControlError(Refusal.REVISION_NOT_FOUND, f"no revision '{title}': {why}", revision=title)
 
 
+def _of_variant(found: RepositoryModel, base: Artefact, variant: str, title: str) -> Artefact:
+    """Raises:
+    ControlError: REVISION_NOT_FOUND, naming the file that is missing and the variants that there are.
+    """
+    version = base.revision.version
+    if is_variant(variant) and (one := found.variant_manifests(version, variant)):
+        return one[0][0]
+    known = ", ".join(each.revision.variant for each in found.variants(version)) or "none"
+    file = variant_file(found.manifests[version].model, variant[:64])
+    raise _not_found(title, f"version {version} has no file '{file}', its variants are: {known}")
+
+
 def _versions(
-    folder: Folder, configuration: ModelConfiguration, only: int | None = None
+    folder: Folder, configuration: ModelConfiguration, only: int | None, all_versions: bool
 ) -> tuple[tuple[Artefact, ...], dict[int, Manifest]]:
-    """What the policy allows, newest first; or only one."""
+    """What the policy allows, newest first; or only one, or all."""
     present = {version for name in folder.names() if (version := parse_version(name)) and _is_version(folder, name)}
     if not present:
         raise LoadError("it has no version folder: put the model into a folder named 1, 2, ...")
     if only is not None and only not in present:
         raise LoadError(f"it has no version {only}, it has {', '.join(map(str, sorted(present)))}")
-    chosen = [only] if only is not None else sorted(configuration.versions(present), reverse=True)
-    libraries = configuration.execution().op_libraries
-    artefacts = []
-    manifests = {}
-    for version in chosen:
-        revision = Revision(configuration.name, version, "", "")
-        # An upload that has not come far costs that version alone.
-        try:
-            manifest = read_manifest(folder, version, configuration.filename, libraries)
-        except LoadError as refusal:
-            artefacts.append(Artefact(revision, partial(_refuse, str(refusal)), str(refusal)))
-            continue
-        manifests[version] = manifest
-        size = sum(file.size for _, file in manifest.named())
-        named = Revision(configuration.name, version, "", manifest.digest)
-        golden = partial(read_golden, manifest.folder)
-        artefacts.append(Artefact(named, manifest.open, golden=golden, size_bytes=size))
-    return tuple(artefacts), manifests
+    allowed = {only} if only is not None else present if all_versions else configuration.versions(present)
+    read = [read_version(folder, configuration, version) for version in sorted(allowed, reverse=True)]
+    manifests = {artefact.revision.version: manifest for artefact, manifest in read if manifest is not None}
+    return tuple(artefact for artefact, _ in read), manifests
 
 
 def _is_version(folder: Folder, name: str) -> bool:
@@ -216,12 +241,6 @@ def _is_version(folder: Folder, name: str) -> bool:
     except (LoadError, OSError):
         return True
     return True
-
-
-@contextmanager
-def _refuse(problem: str) -> Iterator[OpenArtefact]:
-    raise LoadError(problem)
-    yield
 
 
 def _read(folder: Folder, path: str, bytes_max: int) -> bytes:

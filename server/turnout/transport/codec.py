@@ -19,7 +19,16 @@ from turnout.core.ids import Revision
 from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.core.tracing import TraceContext
 from turnout.transport import framing
-from turnout.transport.plan import DecodeLimits, InputPlan, Plan, invalid, plan_of, read_sticky_key, version_of
+from turnout.transport.plan import (
+    DecodeLimits,
+    InputPlan,
+    Plan,
+    invalid,
+    plan_of,
+    read_sticky_key,
+    read_variant,
+    version_of,
+)
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.tensors import Array, DataType, TensorError, from_contents, from_raw, to_bytes, to_raw
 from turnout_wire.varint import to_varint
@@ -32,6 +41,7 @@ __all__ = [
     "encode",
     "encode_stream_error",
     "read_sticky_key",
+    "read_variant",
     "version_of",
 ]
 
@@ -126,11 +136,12 @@ class Received:
         slot: str | None = None,
         sticky_key: str | None = None,
         trace: TraceContext | None = None,
+        variant: str | None = None,
     ) -> InferenceRequest:
         """The request. Its arrays cannot be written; where one is not a copy, it is a view over the message.
 
         Args:
-            version, slot: the pins, which the caller has read and found to be there.
+            version, slot, variant: the pins, which the caller has read and found to be there.
             sticky_key: as `read_sticky_key` gives it.
 
         Raises:
@@ -148,6 +159,7 @@ class Received:
             outputs=plan.outputs,
             version=version,
             slot=slot,
+            variant=variant,
             sticky_key=sticky_key,
             request_id=request_id,
             inference_id=request_id or f"{_mint(64):016x}",

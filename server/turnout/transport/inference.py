@@ -22,6 +22,7 @@ from turnout.transport.status import STATUS, Context, StatusTable, as_refusal
 from turnout.transport.tracing import Metadata, Traces
 
 SLOT_PIN = "turnout-slot"  # request metadata
+VARIANT_PIN = "turnout-variant"  # request metadata
 _TIMER_SLACK_S = 0.002  # loops may fire this much early, and an early hint is lost
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 _QUIET_S = 0.1  # a client that was answered sends its next request well within this
@@ -224,9 +225,10 @@ class InferenceHandlers:
         """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked."""
         version = codec.version_of(received.plan.model_version)
         slot = _value(metadata, SLOT_PIN)
-        route = self._dispatcher.find(received.plan.model, version, slot)
+        variant = codec.read_variant(received.plan, _value(metadata, VARIANT_PIN))
+        route = self._dispatcher.find(received.plan.model, version, slot, variant)
         sticky_key = None
-        if route is not None and slot is None and version is None:
+        if route is not None and slot is None and version is None and variant is None:
             slot = next((pin.slot for pin in route.pins if _value(metadata, pin.metadata) == pin.value), None)
             if slot is None:
                 sticky = route.sticky
@@ -234,7 +236,7 @@ class InferenceHandlers:
                 sticky_key = codec.read_sticky_key(received.plan, key, sticky.parameter)
         remaining_s = context.time_remaining()
         deadline_ns = None if remaining_s is None else self._clock_ns() + int(remaining_s * 1e9)
-        return received.request(deadline_ns, version, slot, sticky_key, trace)
+        return received.request(deadline_ns, version, slot, sticky_key, trace, variant)
 
     async def _answer(self, request: InferenceRequest) -> InferenceResponse:
         loop = asyncio.get_running_loop()

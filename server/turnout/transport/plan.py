@@ -13,10 +13,12 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from turnout.core.errors import Reason, ServingError
-from turnout.core.ids import parse_version
+from turnout.core.ids import NO_VARIANT, parse_version
+from turnout.core.variants import is_variant
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.tensors import RANK_MAX, DataType
 
+VARIANT_PARAMETER = "turnout_variant"  # of a request; 'variant' alone may be anybody's
 STICKY_CHARACTERS_MAX = 256  # a hash, an email address, a UUID
 _BYTES = DataType.BYTES
 _BOOL = DataType.BOOL
@@ -154,6 +156,25 @@ def read_sticky_key(plan: Plan, metadata: str | None, parameter: str) -> str | N
     if key is not None and len(key) > STICKY_CHARACTERS_MAX:
         raise invalid(f"the sticky key has {len(key)} characters, the limit is {STICKY_CHARACTERS_MAX}: send its hash")
     return key or None
+
+
+def read_variant(plan: Plan, metadata: str | None) -> str | None:
+    """The variant that a request pins: by its metadata, else by its parameter.
+
+    Raises:
+        ServingError: INVALID_REQUEST when it is no name of a variant.
+    """
+    name = metadata
+    if name is None and VARIANT_PARAMETER in plan.texts:
+        name = plan.texts[VARIANT_PARAMETER]
+        if name is None:
+            raise invalid(f"parameter '{VARIANT_PARAMETER}' is no string_param, and pins a variant: make it one")
+    if name and not is_variant(name):
+        raise invalid(
+            f"'{name[:64]}' is no variant: lower-case letters, digits and hyphens, at most 32; "
+            f"'{NO_VARIANT}' is the version's own file"
+        )
+    return name or None
 
 
 def _parameters(message: pb.ModelInferRequest) -> Parameters:

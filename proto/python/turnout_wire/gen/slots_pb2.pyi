@@ -148,7 +148,7 @@ class Revision(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class SlotStatus(_message.Message):
-    __slots__ = ("name", "state", "revision", "digest", "memory_bytes", "leases", "state_time", "message", "etag", "gates", "providers", "batch_rows_max", "queued_rows", "routed", "pinned", "held")
+    __slots__ = ("name", "state", "revision", "digest", "memory_bytes", "leases", "state_time", "message", "etag", "gates", "providers", "batch_rows_max", "queued_rows", "routed", "pinned", "held", "forced")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,7 @@ class SlotStatus(_message.Message):
     ROUTED_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: SlotState
     revision: Revision
@@ -181,7 +182,8 @@ class SlotStatus(_message.Message):
     routed: Counts
     pinned: Counts
     held: bool
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[SlotState, str]] = ..., revision: _Optional[_Union[Revision, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., leases: _Optional[int] = ..., state_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., message: _Optional[str] = ..., etag: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[GateResult, _Mapping]]] = ..., providers: _Optional[_Iterable[str]] = ..., batch_rows_max: _Optional[int] = ..., queued_rows: _Optional[int] = ..., routed: _Optional[_Union[Counts, _Mapping]] = ..., pinned: _Optional[_Union[Counts, _Mapping]] = ..., held: _Optional[bool] = ...) -> None: ...
+    forced: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[SlotState, str]] = ..., revision: _Optional[_Union[Revision, _Mapping]] = ..., digest: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., leases: _Optional[int] = ..., state_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., message: _Optional[str] = ..., etag: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[GateResult, _Mapping]]] = ..., providers: _Optional[_Iterable[str]] = ..., batch_rows_max: _Optional[int] = ..., queued_rows: _Optional[int] = ..., routed: _Optional[_Union[Counts, _Mapping]] = ..., pinned: _Optional[_Union[Counts, _Mapping]] = ..., held: _Optional[bool] = ..., forced: _Optional[str] = ...) -> None: ...
 
 class Counts(_message.Message):
     __slots__ = ("requests", "successes", "errors", "rejected", "invalid", "cancelled", "latency_p50", "latency_p99")
@@ -390,7 +392,7 @@ class ModelEvent(_message.Message):
     def __init__(self, resume_token: _Optional[str] = ..., event_type: _Optional[_Union[ModelEventType, str]] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., transition: _Optional[_Union[Transition, _Mapping]] = ...) -> None: ...
 
 class LoadSlotRequest(_message.Message):
-    __slots__ = ("model", "slot", "revision", "wait", "replace", "allow_signature_change", "digest", "accept_outage", "end_bake", "mutation")
+    __slots__ = ("model", "slot", "revision", "wait", "replace", "allow_signature_change", "digest", "accept_outage", "end_bake", "force", "mutation")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -400,6 +402,7 @@ class LoadSlotRequest(_message.Message):
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_OUTAGE_FIELD_NUMBER: _ClassVar[int]
     END_BAKE_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     MUTATION_FIELD_NUMBER: _ClassVar[int]
     model: str
     slot: str
@@ -410,8 +413,9 @@ class LoadSlotRequest(_message.Message):
     digest: str
     accept_outage: bool
     end_bake: bool
+    force: bool
     mutation: Mutation
-    def __init__(self, model: _Optional[str] = ..., slot: _Optional[str] = ..., revision: _Optional[_Union[Revision, _Mapping]] = ..., wait: _Optional[bool] = ..., replace: _Optional[bool] = ..., allow_signature_change: _Optional[bool] = ..., digest: _Optional[str] = ..., accept_outage: _Optional[bool] = ..., end_bake: _Optional[bool] = ..., mutation: _Optional[_Union[Mutation, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., slot: _Optional[str] = ..., revision: _Optional[_Union[Revision, _Mapping]] = ..., wait: _Optional[bool] = ..., replace: _Optional[bool] = ..., allow_signature_change: _Optional[bool] = ..., digest: _Optional[str] = ..., accept_outage: _Optional[bool] = ..., end_bake: _Optional[bool] = ..., force: _Optional[bool] = ..., mutation: _Optional[_Union[Mutation, _Mapping]] = ...) -> None: ...
 
 class LoadSlotResponse(_message.Message):
     __slots__ = ("model", "cost")
@@ -544,16 +548,50 @@ class ClearShadowResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "available")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    available: bool
+    def __init__(self, model: _Optional[str] = ..., available: _Optional[bool] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "available")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     model: Model
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+    available: _containers.RepeatedCompositeFieldContainer[AvailableRevision]
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., available: _Optional[_Iterable[_Union[AvailableRevision, _Mapping]]] = ...) -> None: ...
+
+class AvailableRevision(_message.Message):
+    __slots__ = ("revision", "digest", "size_bytes", "problem", "doubts", "report")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    DOUBTS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    revision: Revision
+    digest: str
+    size_bytes: int
+    problem: str
+    doubts: _containers.RepeatedScalarFieldContainer[str]
+    report: VariantSummary
+    def __init__(self, revision: _Optional[_Union[Revision, _Mapping]] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., problem: _Optional[str] = ..., doubts: _Optional[_Iterable[str]] = ..., report: _Optional[_Union[VariantSummary, _Mapping]] = ...) -> None: ...
+
+class VariantSummary(_message.Message):
+    __slots__ = ("agreement", "error_relative_max", "size_ratio", "rows", "created_at")
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_RELATIVE_MAX_FIELD_NUMBER: _ClassVar[int]
+    SIZE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    agreement: float
+    error_relative_max: float
+    size_ratio: float
+    rows: int
+    created_at: str
+    def __init__(self, agreement: _Optional[float] = ..., error_relative_max: _Optional[float] = ..., size_ratio: _Optional[float] = ..., rows: _Optional[int] = ..., created_at: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
