@@ -15,7 +15,7 @@ from turnout.core.variants import VariantReport
 AUTO = "auto"
 RESERVED = frozenset({AUTO, NO_VARIANT})
 
-_HALF = re.compile(r"b?f(p|loat)16")
+_HALF = re.compile(r"b?float16|fp16|bf16")
 _INT8 = re.compile(r"int8")
 
 
