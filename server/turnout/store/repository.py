@@ -23,7 +23,7 @@ from turnout.store.contained import Folder, Root
 from turnout.store.manifest import Manifest
 from turnout.store.model_config import ModelConfiguration
 from turnout.store.named_files import ReadFile, no_files
-from turnout.store.versions import read_variants, read_version
+from turnout.store.versions import Read, read_variants, read_version
 
 _CONFIG = "config.pbtxt"
 _CONFIG_BYTES_MAX = 1 << 20
@@ -111,8 +111,7 @@ class Repository:
             found = None
         if found is None:
             return []
-        versions = sorted(found.artefacts, key=lambda artefact: artefact.revision.version)
-        return [each for base in versions for each in (base, *found.variants(base.revision.version))]
+        return [artefact for artefact, _ in found.entries()]
 
     def _model(
         self, root: Folder, name: str, version: int | None = None, all_versions: bool = False
@@ -163,11 +162,19 @@ class RepositoryModel:
     def execution(self) -> Execution:
         return self.configuration.execution() if self.configuration else Execution()
 
+    def entries(self) -> list[Read]:
+        """Its versions by number, each followed by its variants; blocks, since the files of those are hashed."""
+        found: list[Read] = []
+        for base in sorted(self.artefacts, key=lambda artefact: artefact.revision.version):
+            version = base.revision.version
+            found += [(base, self.manifests.get(version)), *self.variant_manifests(version)]
+        return found
+
     def variants(self, version: int) -> list[Artefact]:
         """Of a usable version, as they are now; blocks, since their files are hashed."""
         return [artefact for artefact, _ in self.variant_manifests(version)]
 
-    def variant_manifests(self, version: int, only: str = "") -> list[tuple[Artefact, Manifest | None]]:
+    def variant_manifests(self, version: int, only: str = "") -> list[Read]:
         """The same with their manifests, None for one that cannot be used; `only` one of them."""
         if self.folder is None or self.configuration is None or version not in self.manifests:
             return []
@@ -213,7 +220,7 @@ def _of_variant(found: RepositoryModel, base: Artefact, variant: str, title: str
     if is_variant(variant) and (one := found.variant_manifests(version, variant)):
         return one[0][0]
     known = ", ".join(each.revision.variant for each in found.variants(version)) or "none"
-    file = variant_file(found.manifests[version].model, variant[:64])
+    file = variant_file(found.manifests[version].model, variant) if is_variant(variant) else variant[:64]
     raise _not_found(title, f"version {version} has no file '{file}', its variants are: {known}")
 
 
