@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 from scipy.spatial.distance import cosine, jensenshannon
 from scipy.stats import spearmanr
 
-from turnout.core.comparators import Comparator, Method, by_output
+from turnout.core.comparators import Comparator, Method, Precision, by_output
 from turnout.core.divergence import compare
 from turnout.core.measures import Apart
 from turnout.core.outputs import compare_output
@@ -143,7 +143,7 @@ def test_what_a_method_says(live: Any, shadow: Any, comparators: Any, result: Re
     ],
 )
 def test_an_int8_shadow_is_held_to_its_classes(live: Any, shadow: Any, method: Method, result: Result) -> None:
-    output = one(live, shadow, quantized=True)
+    output = one(live, shadow, precision=Precision.QUANTIZED)
     assert output.result is result
     assert output.comparator is not None
     assert output.comparator.method is method
@@ -349,6 +349,13 @@ def test_live_zeros_have_no_relative_difference() -> None:
     assert one(np.array([[INF, 4]]), np.array([[9.0, 4]])).max_rel == INF
 
 
+def test_a_half_precision_variant_is_held_to_its_tolerance_whatever_its_outputs_are() -> None:
+    live, shadow = np.array([[1.0], [2.0]], "f4"), np.array([[1.005], [2.0]], "f4")
+    assert one(live, shadow).result is Result.MISMATCH
+    assert one(live, shadow, precision=Precision.HALF).result is Result.MATCH
+    assert one(live, 1.1 * live, precision=Precision.HALF).result is Result.MISMATCH
+
+
 def test_half_precision_probabilities_add_up_less_well() -> None:
     rows = np.full((1, 9), 0.1115, "f2")  # 1.0039
     assert one(rows, rows).comparator == Comparator("y", Method.ARGMAX, near_tie=1e-2)
@@ -472,7 +479,7 @@ METHODS = st.sampled_from(
 def test_every_answer_matches_itself(pair: tuple[Any, Any], asked: list[Comparator], int8: bool, kind: str) -> None:
     with np.errstate(all="ignore"):
         side = pair[0].astype(ml_dtypes.bfloat16 if kind == "b" else kind)
-    output = one(side, side.copy(), *asked, quantized=int8)
+    output = one(side, side.copy(), *asked, precision=Precision.QUANTIZED if int8 else Precision.SINGLE)
     assert output.result is Result.MATCH
     assert (output.distance, output.max_abs, output.mismatch_count, output.worst_index) == (0, 0, 0, None)
     assert output.cosine == 0
@@ -517,6 +524,6 @@ def test_the_arrays_are_only_read() -> None:
 
 def test_one_output_can_be_compared_alone() -> None:
     with np.errstate(all="ignore"):
-        found = compare_output("y", P, Q, (), False, True)
+        found = compare_output("y", P, Q, (), Precision.SINGLE, True)
         assert found.told() == one(P, Q)
         assert Apart(P, Q, 3, classed=True, ranked=False).ranking is None

@@ -124,7 +124,7 @@ class Precision(Enum):
 
     SINGLE = (1e-4, 1e-5, 1e-3)
     HALF = (1e-2, 1e-3, 1e-2)  # FP16 and BF16
-    QUANTIZED = (5e-2, 1e-2, 1e-2)  # the shadow is int8, whatever its outputs are
+    QUANTIZED = (5e-2, 1e-2, 1e-2)  # int8 and int4 variants, whatever their outputs are
 
 
 @lru_cache(maxsize=1024)
@@ -150,7 +150,7 @@ def completed(comparator: Comparator, precision: Precision, probabilities: bool)
 def usual(output: str, precision: Precision, columns: int, probabilities: bool) -> Comparator:
     """The comparator of a float output for which none is configured.
 
-    An int8 variant is held to its classes. Its rows of one column are not held to their cosine, which would be a
+    A quantized variant is held to its classes. Its rows of one column are not held to their cosine, which would be a
     sign and nothing more, but to a wide tolerance.
     """
     by_class = probabilities or (precision is Precision.QUANTIZED and columns > 1)

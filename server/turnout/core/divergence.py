@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from turnout.core.classes import Found, Rows
-from turnout.core.comparators import Comparator, Method
+from turnout.core.comparators import Comparator, Method, Precision
 from turnout.core.outputs import compare_output
 from turnout.core.pairs import OutputDivergence, PairDivergence, Result
 from turnout.core.tensors import Tensors
@@ -22,7 +22,7 @@ def compare(
     shadow: Tensors | None,
     comparators: Mapping[str, Sequence[Comparator]] | None = None,
     *,
-    quantized: bool = False,
+    precision: Precision = Precision.SINGLE,
     batched: bool = True,
 ) -> PairDivergence:
     """Compare a pair of answers, output by output of the live one; what only the shadow has is nobody's yet.
@@ -34,7 +34,7 @@ def compare(
         live, shadow: outputs by name, [rows, ...]; None: that side failed.
         comparators: as `comparators.by_output` groups them. Of several of one output the worst decides. One that cannot
             be used (a number's method on BYTES, a row's on a single column) gives way to what is usual.
-        quantized: the shadow is an int8 variant.
+        precision: at least how coarse both are, whatever their datatypes: of the coarser one, if it is a variant.
         batched: the first dimension is rows; else a tensor of one dimension is one row.
     """
     if live is None or shadow is None:
@@ -43,7 +43,7 @@ def compare(
     asked = comparators or {}
     with np.errstate(all="ignore"):
         found = [
-            compare_output(name, array, shadow.get(name), asked.get(name, ()), quantized, batched)
+            compare_output(name, array, shadow.get(name), asked.get(name, ()), precision, batched)
             for name, array in live.items()
         ]
         if any(each.rows is not None and each.rows.near.size for each in found):

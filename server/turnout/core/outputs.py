@@ -17,7 +17,7 @@ from turnout_wire.tensors import Array
 
 
 def compare_output(
-    name: str, live: Array, shadow: Array | None, asked: Sequence[Comparator], quantized: bool, batched: bool
+    name: str, live: Array, shadow: Array | None, asked: Sequence[Comparator], least: Precision, batched: bool
 ) -> Found:
     """One output, as `divergence.compare` says it. To be called within `np.errstate(all="ignore")`."""
     if (message := _unlike(live, shadow)) or shadow is None:
@@ -27,11 +27,11 @@ def compare_output(
         return Found(_texts(name, live, shadow))
     columns = live.shape[-1] if live.ndim > 1 or (live.ndim and not batched) else 1
     if kind in "fV":
-        return _numbers(name, live, shadow, asked, columns, quantized)
+        return _numbers(name, live, shadow, asked, columns, least)
     others = [each for each in asked if each.method is not Method.EXACT and _fits(each, columns)]
     if not others:
         return _integers(name, live, shadow, columns)
-    found = _numbers(name, live, shadow, others, columns, quantized)
+    found = _numbers(name, live, shadow, others, columns, least)
     if len(others) < len(asked) and any(each.method is Method.EXACT for each in asked):
         # Apart from the others, because doubles do not tell all integers apart.
         exact = _integers(name, live, shadow, columns)
@@ -121,12 +121,10 @@ class _Judgement(NamedTuple):
 
 
 def _numbers(
-    name: str, live: Array, shadow: Array, asked: Sequence[Comparator], columns: int, quantized: bool
+    name: str, live: Array, shadow: Array, asked: Sequence[Comparator], columns: int, least: Precision
 ) -> Found:
-    precision = Precision.SINGLE
-    if quantized:
-        precision = Precision.QUANTIZED
-    elif live.dtype.kind in "fV" and min(live.dtype.itemsize, shadow.dtype.itemsize) < 4:
+    precision, quantized = least, least is Precision.QUANTIZED
+    if least is Precision.SINGLE and live.dtype.kind in "fV" and min(live.dtype.itemsize, shadow.dtype.itemsize) < 4:
         precision = Precision.HALF
     if not live.size:
         return Found(OutputDivergence(name, Result.MATCH, usual(name, precision, columns, False)))
@@ -135,7 +133,7 @@ def _numbers(
     ranked = classed and (live.size <= ELEMENTS_MAX or any(each.method is Method.TOPK for each in asked))
     apart = Apart(live, shadow, columns, classed, ranked)
     # Where a shadow's rows are no longer probabilities, the values are compared: that itself is a difference. Those of
-    # an int8 variant need not add up.
+    # a quantized variant need not add up.
     probable = apart.probable[0] and (apart.probable[1] or quantized)
     comparators = [completed(each, precision, probable) for each in asked if _fits(each, columns)]
     if not comparators:

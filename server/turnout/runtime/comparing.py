@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import blake2b
 from secrets import token_bytes
 
-from turnout.core.comparators import Comparator
+from turnout.core.comparators import Comparator, Precision
 from turnout.core.copies import Pair
 from turnout.core.divergence import compare
 from turnout.core.pairs import PairDivergence
@@ -28,18 +28,18 @@ _CHUNK = 32
 _PATIENCE_S = 0.05  # with live requests, for each chunk
 _ELEMENTS = 65_536  # of BYTES, after which others get the interpreter
 _KEY = token_bytes(32)
-_QUANTIZED = "int8"  # a variant whose numbers are not to be compared digit by digit
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What is to be compared, and how. `done` is called on the loop thread, with a digest of the request's inputs; with
-    None where comparing failed."""
+    None where comparing failed. `precision`: of the coarser of both sides."""
 
     pair: Pair
     comparators: Mapping[str, Sequence[Comparator]]
     batched: bool
     done: Callable[[Pair, PairDivergence | None, str], None]
+    precision: Precision = Precision.SINGLE
 
 
 class Comparer:
@@ -115,7 +115,7 @@ def _compare(comparison: Comparison) -> PairDivergence:
         live.outputs,
         shadow.outputs,
         comparison.comparators,
-        quantized=shadow.revision.variant == _QUANTIZED,
+        precision=comparison.precision,
         batched=comparison.batched,
     )
 

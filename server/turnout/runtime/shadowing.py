@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from turnout.core.comparators import by_output
+from turnout.core.comparators import Precision, by_output
 from turnout.core.copies import Copy, Drop, Pair, PairKind
 from turnout.core.ids import Revision
+from turnout.core.offers import coarser
 from turnout.core.pairs import PairDivergence
 from turnout.core.records import Compared, Scores, ShadowReport
 from turnout.core.references import Learned, References
@@ -157,7 +158,8 @@ class Shadowing:
 
     def _paired(self, pair: Pair) -> None:
         batched = self._live.signature.rows_max > 0
-        self._comparer.put(Comparison(pair, self._comparators, batched, self._compared))
+        precision = coarser(_precision(self._live.slot), _precision(self._slot))
+        self._comparer.put(Comparison(pair, self._comparators, batched, self._compared, precision))
 
     def _compared(self, pair: Pair, divergence: PairDivergence | None, digest: str) -> None:
         noise = pair.copy.kind is PairKind.NOISE
@@ -178,6 +180,10 @@ class Shadowing:
             if pair.copy.live.duration_ns and pair.shadow.duration_ns:
                 self._window.observe_latency(pair.copy.live.duration_ns, pair.shadow.duration_ns, now_ns)
         self._told(Compared(pair, divergence, digest, now_ns))
+
+
+def _precision(slot: Slot) -> Precision:
+    return slot.cargo.precision if slot.cargo is not None else Precision.SINGLE
 
 
 def _classes(label: str, rows: int, places: Mapping[str, int]) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from turnout.core.comparators import Precision
 from turnout.core.errors import Reason, ServingError
 from turnout.core.ids import Revision
 from turnout.core.model import ModelSpec
@@ -29,6 +30,7 @@ class Cargo:
     profile_ns: dict[int, int]  # measured run time of each warm batch bucket: the batcher's first cost profile
     opening_ns: int  # how long loading, proving and warming took
     memory_bytes: int | None = None  # that loading and one run took at their peak, where that was tried out
+    precision: Precision = Precision.SINGLE  # of its numbers, whatever their datatype
 
 
 class Slot:
