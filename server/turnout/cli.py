@@ -17,6 +17,7 @@ from turnout.commands import quantize, verify
 
 if TYPE_CHECKING:
     from turnout.config import Config
+    from turnout.core.model import Artefact
 
 _USAGE_ERROR = 2  # as argparse exits for a wrong flag
 _START_ERROR = 1
@@ -113,21 +114,29 @@ def _print_manifests(config: Config) -> None:
         models = repository(config).models()
     except LoadError as error:
         _fail(str(error), _START_ERROR)
+    entries = [entry for model in models for entry in model.entries()]
     manifests = [
         {
-            "model": model.name,
-            "version": version,
+            "model": artefact.revision.model,
+            "version": artefact.revision.version,
             "digest": manifest.digest,
             "files": [{"name": name, "size": file.size, "sha256": file.sha256} for name, file in manifest.named()],
+            **_about_variant(artefact),
         }
-        for model in models
-        for version, manifest in sorted(model.manifests.items())
+        for artefact, manifest in entries
+        if manifest is not None
     ]
     print(json.dumps(manifests, indent=2))
     problems = [f"{model.name}: {model.problem}" for model in models if model.problem]
-    problems += [f"{a.revision}: {a.problem}" for model in models for a in model.artefacts if a.problem]
+    problems += [f"{a.revision}: {a.problem}" for a, _ in entries if a.problem]
     if problems:
         _fail("\n".join(problems), _START_ERROR)
+
+
+def _about_variant(artefact: Artefact) -> dict[str, object]:
+    """Why it may not serve unless forced, where it is a variant."""
+    variant = artefact.revision.variant
+    return {"variant": variant, "doubts": list(artefact.doubts)} if variant else {}
 
 
 def _serve(config: Config) -> None:

@@ -71,6 +71,12 @@ class Config(BaseModel):
     allow_hard_links: bool = Field(
         False, description="models may have files with several names (hard links), which may be elsewhere on the disk"
     )
+    variant: str = Field(
+        "none",
+        pattern=r"^[a-z0-9-]{1,32}$",
+        description="which variant of a version is loaded by itself where its report stands: a name, such as int8; "
+        "auto (fp16 on a GPU, int8 on a processor with VNNI); none: the version's own file. A journal goes before it",
+    )
     strict: bool = Field(False, description="a model or version that cannot be used stops the start")
     preflight: Literal["on", "off"] = Field(
         "on", description="each model for the CPU is loaded and run once in a child process before the server loads it"

@@ -94,6 +94,20 @@ def test_loading_what_is_there_changes_nothing() -> None:
     assert run(TWO, Load("green", revision(2))) == Step(TWO)
 
 
+def test_what_was_forced_is_told_as_long_as_the_slot_holds_it() -> None:
+    variant = Revision("m", 3, "int8", "d")
+    forced = run(TWO, Load("red", variant, forced="it has no report"))
+    (line,) = forced.changes
+    assert (line.to_state, line.cause) == ("LOADING m/3@int8, forced: it has no report", "force")
+    ready = run(forced.state, Loaded("red"))
+    assert [change.to_state for change in ready.changes] == ["READY m/3@int8, forced"]
+    assert ready.state.slots["red"].forced == "it has no report"
+    other = run(ready.state, Load("red", variant, replace=True))
+    assert other.state.slots["red"].forced == "", "loaded again, and not forced"
+    assert run(ready.state, Unload("red"), Unloaded("red")).state.slots["red"].forced == ""
+    assert run(ready.state, Lost("red", "it crashed")).state.slots["red"].forced == "it has no report"
+
+
 def test_a_swap_keeps_the_old_slot_for_the_bake_and_then_empties_it() -> None:
     swapped = run(TWO, Swap("green", BAKE))
     assert weights(swapped.state) == {"green": 10_000}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,6 +61,23 @@ def test_shares_are_exact_over_all_buckets(parts: list[int]) -> None:
 )
 def test_pins_go_before_weights(version: int | None, slot: str | None, expected: Target) -> None:
     assert route((RED, 2_000), (BLUE, 8_000)).decide(version, slot, 5_000) == expected
+
+
+@pytest.mark.parametrize(
+    ("variant", "more", "expected"),
+    [
+        ("int8", {}, RED),
+        ("none", {}, BLUE),  # both blue and green hold a version's own file
+        ("none", {"version": 3}, GREEN),
+        ("int8", {"version": 3, "slot": "red"}, RED),
+        ("none", {"slot": "@stable"}, BLUE),
+    ],
+)
+def test_a_variant_is_one_pin_more(variant: str, more: dict[str, Any], expected: Target) -> None:
+    pins = {"version": None, "slot": None, **more}
+    assert route((BLUE, BASIS_POINTS)).decide(pins["version"], pins["slot"], 5_000, "key", variant) == expected
+    with pytest.raises(ServingError, match=r"no ready version 2 in variant 'int8', ready are m/2 in slot 'blue'"):
+        route((BLUE, BASIS_POINTS)).decide(2, None, 0, None, "int8")
 
 
 def test_of_equals_the_first_target_answers_a_version() -> None:

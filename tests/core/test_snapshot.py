@@ -22,7 +22,7 @@ COMMANDS = [
     Load("blue", Revision("m", 1, "", "a")),
     Loaded("blue"),
     Swap("blue", 0),
-    Load("green", Revision("m", 2, "int8", "b")),
+    Load("green", Revision("m", 2, "int8", "b"), forced="it has no report"),
     Loaded("green"),
     Load("red", Revision("m", 3, "", "c"), allow_signature_change=True),
     Swap("green", 10**12),

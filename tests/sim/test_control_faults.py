@@ -18,12 +18,15 @@ from support.control import Control, FlakyJournal, S, Shelf
 from support.virtual import VirtualLoop, run_virtual
 from turnout.core.errors import ControlError, Refusal, ServingError
 from turnout.core.slots import SlotState
+from turnout.runtime.requests import Ask
 from turnout.runtime.views import Health
 from turnout.store.memory_journal import MemoryJournal
 
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else list(range(int(os.environ.get("RUNS", "12"))))
 STEPS = 14
 SLOTS = ("blue", "green", "red")
+WHY = Ask("alice", "to see")
+VARIANTS = {(2, "int8"): ("it has no report",)}
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Run:
     async def __call__(self, loop: VirtualLoop) -> Control:
         rng = random.Random(self.seed)
         journal = Recorder(self)
-        control = await Control.open(loop, journal=journal, shelf=Shelf(load_s=rng.choice([0, 3])), pause_s=0.01)
+        control = await Control.open(loop, journal=journal, shelf=_shelf(rng), pause_s=0.01)
         self.acknowledged = control.in_force
         seen = control.seen.slot_changed
 
@@ -101,6 +104,7 @@ class Run:
             [
                 *[lambda: control.load(slot, rng.randint(1, 3), wait=rng.random() < 0.7, replace=rng.random() < 0.3)]
                 * 3,
+                lambda: control.load(slot, 2, variant="int8", ask=WHY, force=weight % 2 == 0, replace=weight % 3 == 0),
                 lambda: control.swap(slot, bake_ns=rng.choice([0, 20 * S])),
                 lambda: control.swap(slot, bake_ns=600 * S),
                 lambda: control.weights(**{slot: weight, other: 10_000 - weight}),
@@ -124,6 +128,11 @@ class Run:
         self.asked = False
 
 
+def _shelf(rng: random.Random) -> Shelf:
+    """With a variant that nobody gets in but by force."""
+    return Shelf(load_s=rng.choice([0, 3]), variants=VARIANTS)
+
+
 def consistent(control: Control) -> None:
     """What requests see, what operators are told and what the slots are do not contradict each other."""
     desk = control.controller.desk("m")
@@ -133,6 +142,8 @@ def consistent(control: Control) -> None:
         slot = desk.model.slots.get(name)
         assert (slot.state if slot else SlotState.EMPTY) is record.state, f"slot {name}"
         assert (slot.revision if slot else None) == record.revision
+        is_variant = record.revision is not None and record.revision.variant != ""
+        assert record.forced == ("it has no report" if is_variant else ""), "who was let in is known to the end"
     for name in control.shadows:
         record = desk.state.slots[name]
         assert record.state not in (SlotState.EMPTY, SlotState.DRAINING), "no shadow is taken away"
@@ -162,7 +173,7 @@ def test_a_crash_at_any_write_or_effect_loses_nothing_that_was_acknowledged(seed
     for point in run.points:
 
         async def restart(loop: VirtualLoop, point: Point = point) -> None:
-            control = await Control.open(loop, journal=point.journal)
+            control = await Control.open(loop, journal=point.journal, shelf=Shelf(variants=VARIANTS))
             if not point.acknowledged:
                 return
             if not point.asked:

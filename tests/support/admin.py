@@ -45,7 +45,7 @@ class Served:
     opener: Opener
 
     async def load(self, slot: str, version: int, **more: Any) -> pb.LoadSlotResponse:
-        revision = pb.Revision(version=version)
+        revision = pb.Revision(version=version, variant=more.pop("variant", ""))
         return await self.stub.LoadSlot(pb.LoadSlotRequest(model="m", slot=slot, revision=revision, wait=True, **more))
 
     async def swap(self, slot: str, **mutation: Any) -> pb.SwapSlotsResponse:

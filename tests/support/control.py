@@ -75,6 +75,10 @@ class Shelf:
     golden: dict[int, Golden] = field(default_factory=dict)
     memory: dict[int, int] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of classes, by output
+    variants: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)  # with what speaks against each
+    variant_models: dict[str, SyntheticModel] = field(default_factory=dict)  # else as the version's own
+    inferred: bool = False  # whether rows_max is the server's guess
+    edition: int = 1  # of the variants' files
     size_bytes: int = 10
     load_s: float = 0.0
     loading: int = 0  # loads that are under way, as it counts them on their threads
@@ -84,22 +88,35 @@ class Shelf:
         return self.models.setdefault(version, SyntheticModel(DECLARED))
 
     def source(self, *versions: int) -> SyntheticSource:
-        return SyntheticSource("m", versions, labels=self.labels)
+        return SyntheticSource("m", versions, labels=self.labels, beside=self.beside, inferred=self.inferred)
 
     def find(self, model: str, version: int | None, variant: str = "") -> tuple[ModelSource, Artefact]:
         number = max(self.versions) if version is None else version
-        if model != "m" or number not in self.versions or variant:
+        if model != "m" or number not in self.versions or (variant and (number, variant) not in self.variants):
             raise ControlError(Refusal.REVISION_NOT_FOUND, f"no revision '{model}/{number}'")
-        revision = Revision("m", number, "", self.versions[number])
-        golden = self.golden.get(number)
-        artefact = Artefact(revision, _no_files, golden=lambda: golden, size_bytes=self.size_bytes)
-        return self.source(*self.versions), artefact
+        return self.source(*self.versions), self.variant(number, variant) if variant else self.artefact(number)
+
+    def offered(self, model: str) -> list[Artefact]:
+        return [each for number in sorted(self.versions) for each in (self.artefact(number), *self.beside(number))]
+
+    def beside(self, version: int) -> list[Artefact]:
+        return [self.variant(number, name) for number, name in sorted(self.variants) if number == version]
+
+    def artefact(self, version: int) -> Artefact:
+        revision = Revision("m", version, "", self.versions[version])
+        golden = self.golden.get(version)
+        return Artefact(revision, _no_files, golden=lambda: golden, size_bytes=self.size_bytes)
+
+    def variant(self, version: int, name: str) -> Artefact:
+        base, doubts = self.artefact(version), self.variants[version, name]
+        digest = f"{base.revision.digest}-{name}-{self.edition}"
+        return replace(base, revision=Revision("m", version, name, digest), doubts=doubts)
 
     def load(self, artefact: Artefact, execution: Execution) -> Loaded:
         version = artefact.revision.version
         if why := self.failing.get(version):
             raise LoadError(why)
-        model = self.model(version)
+        model = self.variant_models.get(artefact.revision.variant) or self.model(version)
         return Loaded(model.declared, (model,), ("synthetic",), memory_bytes=self.memory.get(version))
 
 
@@ -168,9 +185,10 @@ class Control:
 
     async def load(self, slot: str, version: int, wait: bool = True, ask: Ask = ALICE, **more: Any) -> Any:
         allow = more.pop("allow_signature_change", False)
-        digest = more.pop("digest", "")
-        command = Load(slot, Revision("m", version, "", ""), **more)
-        return await self.operations.load("m", command, Wanted(version, digest=digest), ask, wait, allow)
+        digest, variant, force = more.pop("digest", ""), more.pop("variant", ""), more.pop("force", False)
+        command = Load(slot, Revision("m", version, variant, ""), **more)
+        wanted = Wanted(version, variant, digest, force)
+        return await self.operations.load("m", command, wanted, ask, wait, allow)
 
     async def unload(self, slot: str, wait: bool = True, ask: Ask = ALICE, end_bake: bool = False) -> None:
         await self.operations.unload("m", Unload(slot, end_bake), ask, wait)

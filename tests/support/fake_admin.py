@@ -62,6 +62,7 @@ class FakeAdmin:
         asked: every request that came, by the name of its RPC.
         refusals: what an RPC is refused with from now on.
         broken: versions that fail to load.
+        doubts: variants that are refused unless forced, with what speaks against them.
         slow_s: how long a load that is waited for takes.
         requests: by (model, slot): what the slot has answered.
         shadows: what comparing shows, and which labels came.
@@ -74,6 +75,7 @@ class FakeAdmin:
         self.refusals: dict[str, ControlError] = {}
         self.broken: set[int] = set()
         self.slow_s = 0.0
+        self.doubts: dict[str, str] = {}  # by revision, what speaks against a variant
         self.requests: dict[tuple[str, str], int] = {}
         self.shadows = FakeShadows()
         self.watching = 0  # how many watches have begun
@@ -166,7 +168,11 @@ class FakeAdmin:
         if not 1 <= version <= self.versions.get(request.model, 0):
             raise ControlError(Refusal.REVISION_NOT_FOUND, f"no revision '{request.model}/{version}'")
         wanted = revision(request.model, version, request.revision.variant)
-        command = Load(request.slot, wanted, request.replace, request.accept_outage, request.end_bake)
+        doubts = self.doubts.get(str(wanted), "")
+        if doubts and not request.force:
+            raise ControlError(Refusal.VARIANT_REFUSED, f"{wanted}: {doubts}", model=request.model, revision=wanted)
+        forced = doubts if request.force else ""
+        command = Load(request.slot, wanted, request.replace, request.accept_outage, request.end_bake, forced=forced)
         weight = self.states[request.model].weight_bp(request.slot) if request.model in self.states else 0
         time.sleep(self.slow_s)
         reply = pb.LoadSlotResponse(model=self._change(request, command))
@@ -209,7 +215,19 @@ class FakeAdmin:
     def _GetModel(self, request: pb.GetModelRequest, _: object) -> pb.GetModelResponse:
         if request.model not in self.states:
             raise ControlError(Refusal.MODEL_NOT_FOUND, f"unknown model '{request.model}'", model=request.model)
-        return pb.GetModelResponse(model=self.model(request.model))
+        reply = pb.GetModelResponse(model=self.model(request.model))
+        if request.available:
+            held = {str(record.revision) for record in self.states[request.model].slots.values()}
+            names = [(number, "") for number in range(1, self.versions[request.model] + 1)]
+            names += [(2, name.partition("@")[2]) for name in {*self.doubts, *held} if "@" in name]
+            for number, variant in sorted(names):
+                found = reply.available.add(revision=pb.Revision(model=request.model, version=number, variant=variant))
+                found.size_bytes = 1 << 20
+                if doubts := self.doubts.get(str(revision(request.model, number, variant))):
+                    found.doubts.append(doubts)
+                elif variant:
+                    found.report.agreement, found.report.size_ratio, found.report.rows = 0.9973, 3.75, 360
+        return reply
 
     def _ListModels(self, request: pb.ListModelsRequest, _: object) -> pb.ListModelsResponse:
         names = sorted(name for name in self.states if name > request.page_token)
@@ -257,7 +275,7 @@ class FakeAdmin:
         message.read_time.FromNanoseconds(self._now_ns if self.step_ns else time.time_ns())
         for record in state.slots.values():
             slot = message.slots.add(name=record.name, state=f"SLOT_STATE_{record.state.value}", etag=str(record.etag))  # type: ignore[arg-type]
-            slot.message, slot.held = record.message, record.name == state.held
+            slot.message, slot.held, slot.forced = record.message, record.name == state.held, record.forced
             if record.revision is not None:
                 held = record.revision
                 slot.revision.CopyFrom(pb.Revision(model=name, version=held.version, variant=held.variant))

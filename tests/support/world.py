@@ -48,10 +48,14 @@ class SyntheticSource:
     policy: BatchPolicy = field(default_factory=BatchPolicy)
     refuse_nonfinite: bool = False
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    beside: Callable[[int], list[Artefact]] = lambda version: []
 
     @property
     def artefacts(self) -> list[Artefact]:
         return [synthetic_artefact(self.name, version, f"digest-{version}") for version in self.versions]
+
+    def variants(self, version: int) -> list[Artefact]:
+        return self.beside(version)
 
     def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
         rows_max = self.rows_max if batch else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -17,8 +18,13 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from support.admin import Served, served
 from support.control import other_signature
+from support.reports import report
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.errors import ControlError, Refusal
+from turnout.core.ids import Revision
+from turnout.core.model import Artefact
+from turnout.core.parity import Kind, OutputParity
+from turnout.transport.admin_codec import available
 from turnout.transport.admin_server import _CALLS_MAX, _STREAMS_MAX
 from turnout.transport.admin_status import ADMIN_STATUS, details_of
 from turnout_wire.admin import DETAILS_KEY, METHODS, error_info
@@ -91,6 +97,11 @@ async def _digest(one: Served) -> None:
     await one.load("red", 3, digest="0" * 64)
 
 
+async def _variant(one: Served) -> None:
+    one.shelf.variants[3, "int8"] = ("it has no report",)
+    await one.load("red", 3, variant="int8")
+
+
 async def _memory(one: Served) -> None:
     object.__setattr__(one.admin.operations.demands, "memory_bytes_max", 15)
     await one.load("red", 3)
@@ -134,6 +145,7 @@ ROWS: dict[Refusal, Call] = {
     Refusal.SIGNATURE_MISMATCH: _signature,
     Refusal.MANIFEST_MISMATCH: _manifest,
     Refusal.DIGEST_MISMATCH: _digest,
+    Refusal.VARIANT_REFUSED: _variant,
     Refusal.SLOT_MEMORY: _memory,
     Refusal.STATE_STORE: _state_store,
     Refusal.TOKEN_EXPIRED: _expired,
@@ -146,7 +158,7 @@ CODES = {
     "INVALID_ARGUMENT": "ETAG_REQUIRED REQUEST_ID_REUSED INVALID_SPEC INVALID_REQUEST",
     "NOT_FOUND": "MODEL_NOT_FOUND SLOT_NOT_FOUND REVISION_NOT_FOUND",
     "FAILED_PRECONDITION": "SLOT_ROUTED SLOT_OCCUPIED SLOT_NOT_READY ROLLBACK_TARGET_UNLOADED GATE_FAILED "
-    "SIGNATURE_MISMATCH MANIFEST_MISMATCH",
+    "SIGNATURE_MISMATCH MANIFEST_MISMATCH VARIANT_REFUSED",
     "ALREADY_EXISTS": "DIGEST_MISMATCH",
     "RESOURCE_EXHAUSTED": "SLOT_MEMORY",
     "UNAVAILABLE": "STATE_STORE STOPPING",
@@ -444,3 +456,27 @@ async def test_streams_leave_room_for_a_rollback(reflection: bool) -> None:
             call.cancel()
         while (await first())[1] is not None:  # their places are free as soon as the server has noticed
             await asyncio.sleep(0.01)
+
+
+async def test_a_forced_load_and_what_the_repository_has() -> None:
+    async with served() as one:
+        one.shelf.variants = {(3, "int8"): ("it has no report",), (3, "fp16"): ()}
+        reply = await one.load("red", 3, variant="int8", force=True, mutation=pb.Mutation(reason="why not"))
+        (red,) = [slot for slot in reply.model.slots if slot.name == "red"]
+        assert (red.forced, red.message) == ("it has no report", "forced: it has no report")
+        found = await one.stub.GetModel(pb.GetModelRequest(model="m", available=True))
+        assert [(each.revision.version, each.revision.variant) for each in found.available] == [
+            (1, ""), (2, ""), (3, ""), (3, "fp16"), (3, "int8"),
+        ]  # fmt: skip
+        assert [list(each.doubts) for each in found.available[3:]] == [[], ["it has no report"]]
+        assert not (await one.stub.GetModel(pb.GetModelRequest(model="m"))).available
+        with pytest.raises(grpc.aio.AioRpcError, match=r"revision\.variant is 'INT8'"):
+            await one.load("red", 3, variant="INT8")
+
+
+def test_a_report_in_short() -> None:
+    values = OutputParity("v", Kind.VALUES, 9, error_relative_max=0.25)
+    artefact = Artefact(Revision("m", 1, "int8", "d"), open=lambda: nullcontext(), report=report(values))  # type: ignore[arg-type, return-value]
+    told = available(artefact).report
+    assert (told.error_relative_max, told.size_ratio, told.rows) == (0.25, 3.75, 1000)
+    assert not told.HasField("agreement") and told.created_at.startswith("2026")

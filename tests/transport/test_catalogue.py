@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -11,8 +13,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from support.artefacts import synthetic_artefact
 from support.edge import Gate, Served, edge, infer_request, signature
+from support.reports import report
 from turnout.backends.synthetic import SyntheticModel
+from turnout.core.ids import Revision
 from turnout.transport.catalogue import _UNSUPPORTED, EXTENSIONS
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.gen import model_config_pb2
@@ -268,3 +273,31 @@ async def test_an_idle_reflection_stream_does_not_hold_up_the_stop() -> None:
             code, words = await code_of(call.read())
     assert code is grpc.StatusCode.UNAVAILABLE
     assert words == "the server stops: ask another one"
+
+
+async def test_variants_are_told_where_the_protocol_leaves_room() -> None:
+    async with edge(MODELS) as server:
+        model = server.fleet.model("m")
+        loaded = replace(synthetic_artefact("m", 2), revision=Revision("m", 2, "int8", "d"), report=report())
+        other = replace(loaded, revision=Revision("m", 1, "fp16", "d"), report=None, doubts=("there is no report",))
+        model.variants = (other, loaded)
+        model.slots["blue"].revision = loaded.revision
+        config = (await server.stub.ModelConfig(pb.ModelConfigRequest(name="m"))).config
+        older = (await server.stub.ModelConfig(pb.ModelConfigRequest(name="m", version="1"))).config
+        metadata = await server.stub.ModelMetadata(pb.ModelMetadataRequest(name="m"))
+        index = await server.stub.RepositoryIndex(pb.RepositoryIndexRequest())
+        none = (await server.stub.ModelConfig(pb.ModelConfigRequest(name="half"))).config
+    told = json.loads(config.parameters["turnout_variants"].string_value)
+    assert told == [
+        {"revision": "m/1@fp16", "slots": [], "stands": False, "why_not": "there is no report", "agreement": None,
+         "size_ratio": None},
+        {"revision": "m/2@int8", "slots": ["blue"], "stands": True, "why_not": "", "agreement": 0.995,
+         "size_ratio": 3.75},
+    ]  # fmt: skip
+    assert [each["revision"] for each in json.loads(older.parameters["turnout_variants"].string_value)] == ["m/1@fp16"]
+    assert not none.parameters
+    # As clients of the Open Inference Protocol have it, whose definition has a field more.
+    assert list(metadata.versions) == ["1", "2"]
+    assert config.parameters["turnout_variants"].string_value.encode() in metadata.SerializeToString()
+    reasons = {row.version: row.reason for row in index.models if row.name == "m"}
+    assert reasons == {"1": "variants: fp16 (refused: there is no report)", "2": "variant int8 in slot 'blue'"}

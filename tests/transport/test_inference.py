@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -71,6 +72,33 @@ async def test_version_and_slot_pins() -> None:
     assert [a.parameters["turnout_slot"].string_param for a in (newest, pinned, by_slot)] == ["blue", "v1", "v1"]
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     assert "version 1 in slot 'blue'" in refused.value.details()
+
+
+async def test_variant_pins() -> None:
+    async with edge({"m": Served(versions=(1,))}) as server:
+
+        async def code_of(parameter: Any = None, **metadata: str) -> tuple[str, str]:
+            request = infer_request()
+            if parameter is not None:
+                kind = "string_param" if isinstance(parameter, str) else "int64_param"
+                setattr(request.parameters["turnout_variant"], kind, parameter)
+            pins = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+            try:
+                answer = await server.stub.ModelInfer(request, metadata=pins)
+            except grpc.aio.AioRpcError as error:
+                return error.code().name, error.details() or ""
+            return "OK", answer.parameters["turnout_revision"].string_param
+
+        for own in ({"parameter": "none"}, {"turnout_variant": "none"}, {"turnout_variant": ""}):
+            assert await code_of(**own) == ("OK", "m/1")
+        code, said = await code_of(turnout_variant="int8", parameter="none")
+        assert code == "NOT_FOUND", "metadata goes first"
+        assert said == "model 'm' has no ready variant 'int8', ready are m/1 in slot 'blue'"
+        for wrong in ({"turnout_variant": "INT8"}, {"parameter": "int8/1"}):
+            code, said = await code_of(**wrong)
+            assert code == "INVALID_ARGUMENT" and "is no variant: lower-case letters" in said
+        code, said = await code_of(parameter=8)
+        assert code == "INVALID_ARGUMENT" and "'turnout_variant' is no string_param" in said
 
 
 async def test_the_route_says_where_keys_and_pins_are_read() -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from turnout import __version__
 from turnout.app.problems import OPS_REMEDY, StartError, unusable
 from turnout.backends.onnx import OnnxBackend, OnnxOptions, Preflight, PreflightLimits
+from turnout.backends.processor import has_vnni
 from turnout.backends.threads import ThreadExecutors, offload
 from turnout.config import Config
 from turnout.core.model import Placement
+from turnout.core.offers import Hardware
 from turnout.core.shadow_rules import ShadowLimits
 from turnout.runtime.admin import Admin, AdminLimits
 from turnout.runtime.budget import Budget
@@ -110,6 +112,8 @@ def new_opener(
         tracer=pipeline.tracer,
         warmup_bytes_max=config.warmup_bytes_max,
         message_limit=message_limit,
+        variant=config.variant,
+        hardware=lambda: Hardware(backend.on_gpu, has_vnni()),
     )
 
 

@@ -4,7 +4,7 @@ off the loop; what was loaded and warmed before stands for the gates before."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from turnout.core.errors import LoadError
 from turnout.core.gates import Gate, GateResult, Golden, Verdict, golden_difference, nonfinite, signature_difference
 from turnout.core.model import ModelSpec
 from turnout.core.tensors import Signature, Tensors
+from turnout.core.variant_gates import golden_within_budget
+from turnout.core.variants import VariantReport
 from turnout.runtime.ports import Loaded, Session
 from turnout_wire.tensors import Array
 
@@ -37,6 +39,8 @@ class Gates:
         golden: reads the revision's samples; None: it has none.
         memory_left: bytes that it may take resident as things are now, which may be less than none; None: no bound.
         unknown: there is traffic, and what signature its clients know is not known.
+        variant: the samples are its version's, and may be missed by as much as `report` (None: the usual budget)
+            allows; where it is `forced`, by any amount.
     """
 
     stable: Signature | None
@@ -44,6 +48,9 @@ class Gates:
     golden: Callable[[], Golden | None]
     memory_left: Callable[[], int] | None = None
     unknown: bool = False
+    variant: bool = False
+    report: VariantReport | None = None
+    forced: str = ""
     results: list[GateResult] = field(default_factory=list)
 
     def passed(self, gate: Gate) -> None:
@@ -134,11 +141,19 @@ class Gates:
                 self._fail(Gate.GOLDEN, "the model fails to run on its golden samples", cause=error)
             if name := nonfinite(actual):
                 self._fail(Gate.FINITE, f"output '{name}' holds a NaN or an infinity for its golden samples")
-            result = golden_difference(golden.outputs, actual, golden.rtol)
+            result = self._golden(golden, actual)
             if result.verdict is Verdict.FAIL:
                 self.results.append(result)
                 raise LoadError(result.message)
         self.results += [result, GateResult(Gate.FINITE, Verdict.PASS)]
+
+    def _golden(self, golden: Golden, actual: Tensors) -> GateResult:
+        if not self.variant:
+            return golden_difference(golden.outputs, actual, golden.rtol)
+        result = golden_within_budget(golden.outputs, actual, self.report)
+        if result.verdict is Verdict.FAIL and self.forced:
+            return replace(result, verdict=Verdict.INCONCLUSIVE, message=f"in spite of this: {result.message}")
+        return result
 
     def _fail(
         self, gate: Gate, message: str, observed: float = 0, limit: float = 0, cause: Exception | None = None

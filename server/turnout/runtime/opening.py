@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from turnout.core.errors import LoadError
 from turnout.core.gates import Gate
+from turnout.core.ids import NO_VARIANT
 from turnout.core.model import Artefact, ModelSpec
+from turnout.core.offers import Hardware, choose, precision_of
 from turnout.core.routing import Target, starting_route, starting_slots
 from turnout.core.slots import SlotState
 from turnout.runtime.account import Accounts
@@ -46,6 +48,8 @@ class Opener:
     warmup_bytes_max: int = 1 << 28
     message_limit: MessageLimit = field(default_factory=MessageLimit)
     accounts: Accounts = field(default_factory=Accounts)
+    variant: str = NO_VARIANT  # which one is taken of a version at start: `core/offers`
+    hardware: Callable[[], Hardware] = lambda: Hardware(gpu=False, vnni=False)  # asked once the backend has started
     loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOADS_MAX))
 
     async def open(self, sources: Iterable[ModelSource]) -> Fleet:
@@ -63,14 +67,37 @@ class Opener:
         for artefact in source.artefacts:
             slot = Slot(model.name, slots[artefact.revision.version], self.observer)
             model.slots[slot.name] = slot
-            await self.fill(slot, source, artefact)
+            await self._fill_first(slot, source, artefact)
         ready = [Target(s.name, s.revision) for s in model.ready_slots() if s.revision is not None]
         if ready:
             model.assign(starting_route(model.name, ready))
 
-    async def fill(self, slot: Slot, source: ModelSource, artefact: Artefact, gates: Gates | None = None) -> None:
+    def choose(self, source: ModelSource, base: Artefact) -> tuple[Artefact, str]:
+        """What this server takes of a version by itself, and what is to be said of that; blocks."""
+        if self.variant == NO_VARIANT or base.problem:
+            return base, ""
+        variants = source.variants(base.revision.version)
+        return choose(self.variant, self.hardware(), source.execution.device, base, variants)
+
+    async def _fill_first(self, slot: Slot, source: ModelSource, base: Artefact) -> None:
+        """With the variant that this server takes by itself; where that fails, with the version's own file."""
+        artefact, note = await self.offload(self.choose, source, base)
+        if artefact is not base:
+            gates = Gates(None, True, artefact.golden, variant=True, report=artefact.report)
+            await self.fill(slot, source, artefact, gates, note)
+            if slot.state is SlotState.READY:
+                return
+            note = f"--variant {self.variant}: its own file is used, {artefact.revision} failed: {slot.message}"
+        if note:
+            self.observer.noticed(f"{base.revision}: {note}")
+        await self.fill(slot, source, base, note=note)
+
+    async def fill(
+        self, slot: Slot, source: ModelSource, artefact: Artefact, gates: Gates | None = None, note: str = ""
+    ) -> None:
         """Load and warm an artefact into an empty slot, and hold it to `gates`; leaves it READY, or FAILED with the
-        reason. At start there are no gates but these: nobody waits to be told, and clients have seen no other model."""
+        reason. At start there are no gates but these: nobody waits to be told, and clients have seen no other model.
+        `note`: what else an operator should know of it."""
         started_ns = self.clock_ns()
         slot.revision = artefact.revision
         slot.account = self.accounts.open(slot.name, artefact.revision)
@@ -94,14 +121,15 @@ class Opener:
             at = Gate.WARMUP
             first, inferred = loaded.sessions[0], spec.batch_inferred
             bytes_max = self.warmup_bytes_max
-            if doubt := await self.offload(doubt_batching, spec.signature, first, inferred, bytes_max):
+            precision = precision_of(artefact.revision.variant, artefact.report)
+            if doubt := await self.offload(doubt_batching, spec.signature, first, inferred, bytes_max, precision):
                 spec = await self.offload(_settle_batching, source, spec, loaded, artefact, doubt)
             profile_ns, warnings = await self.offload(
                 warm, spec.signature, loaded, self.clock_ns, spec.warmup, bytes_max
             )
             gates.passed(at)
             gates.signature(spec)
-            note = gates.message(spec.signature, self.message_limit)
+            limit = gates.message(spec.signature, self.message_limit)
             await self.offload(gates.samples, loaded, spec)
             spec = replace(spec, warmup=())  # its tensors may be large
         except LoadError as refusal:
@@ -123,10 +151,18 @@ class Opener:
             self.tracer,
         )
         batcher.start()
-        slot.warnings = spec.warnings + loaded.warnings + warnings + ((note,) if note else ())
+        notes = tuple(filter(None, (limit, note)))
+        slot.warnings = spec.warnings + loaded.warnings + warnings + notes
         opening_ns = self.clock_ns() - started_ns
         slot.cargo = Cargo(
-            artefact.revision, spec, batcher, loaded.providers, profile_ns, opening_ns, loaded.memory_bytes
+            artefact.revision,
+            spec,
+            batcher,
+            loaded.providers,
+            profile_ns,
+            opening_ns,
+            loaded.memory_bytes,
+            precision,
         )
         slot.move(SlotState.READY)
 

@@ -3,12 +3,14 @@ they need and what is waited for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from turnout.core.commands import Load, Rollback, SetShadow, Swap, Unload, Withdraw
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.filling import free_slot
 from turnout.core.gates import Gate, GateResult, Verdict
+from turnout.core.model import Artefact
 from turnout.core.shadow_rules import ShadowLimits, ShadowRule, check_outputs
 from turnout.core.slots import SlotState
 from turnout.core.traffic import Traffic
@@ -25,14 +27,19 @@ _REFUSALS = {
     Gate.SIGNATURE: Refusal.SIGNATURE_MISMATCH,
 }
 
+_FORCED_CHARACTERS_MAX = 500  # the journal's line has them
+_NOTHING_YET = "nothing but what its golden samples may say"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A revision to load. `version` None: the newest that the model's version policy allows; `digest` "": as it is."""
+    """A revision to load. `version` None: the newest that the model's version policy allows; `digest` "": as it is;
+    `force`: a variant whatever speaks against it."""
 
     version: int | None
     variant: str = ""
     digest: str = ""
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,15 @@ class Operations:
                 "digest",
                 revision=revision,
             )
+        forced = _forced(artefact, wanted.force, ask)
         known = model in self.controller.names()
         state = self.controller.desk(model).state if known else Traffic(model)
         desk = self.controller.desk(model) if known else None
-        command = replace(command, revision=revision, allow_signature_change=allow_signature_change)
+        command = replace(command, revision=revision, allow_signature_change=allow_signature_change, forced=forced)
         cost = self._cost(desk, command) if command.replace else ReplaceCost()
         self.demands.refuse_too_large(command.slot, artefact)
         held = desk.model if desk is not None else None
-        gates = self.demands.gates(held, state.route, command.slot, artefact, allow_signature_change)
+        gates = self.demands.gates(held, state.route, command.slot, artefact, allow_signature_change, forced)
         gates.results.append(GateResult(Gate.DIGEST, Verdict.PASS))
         if not known and ask.validate_only:
             return cost
@@ -102,8 +110,10 @@ class Operations:
         record = state.slots.get(previous.slot)
         name = previous.slot if record is None or record.state is not SlotState.READY else ""
         name = name or free_slot(state, previous.revision.version)
-        wanted = Wanted(previous.revision.version, previous.revision.variant, previous.revision.digest)
-        again = replace(ask, etag="", on_behalf=True)
+        # What served before is loaded again whatever is said of it by now.
+        insist = bool(previous.revision.variant)
+        wanted = Wanted(previous.revision.version, previous.revision.variant, previous.revision.digest, insist)
+        again = replace(ask, etag="", on_behalf=True, reason=ask.reason or "rollback")
         await self.load(model, Load(name, previous.revision), wanted, again, wait=True, allow_signature_change=True)
         if not ask.validate_only:
             await self.controller.roll_back(model, Rollback(name), again)
@@ -116,9 +126,22 @@ class Operations:
             check_outputs(bounded, slot.cargo.spec.signature)
         await self.controller.change(model, SetShadow(bounded), ask)
 
+    async def look(self, model: str) -> Sequence[Artefact]:
+        """What the repository has of a model now.
+
+        Raises:
+            ControlError: MODEL_NOT_FOUND.
+        """
+        known = self.controller.desk(model).model
+        found = await self.offload(self.revisions.offered, model)
+        known.variants = tuple(artefact for artefact in found if artefact.revision.variant)
+        return found
+
     async def load_newest(self, model: str, bake_ns: int, ask: Ask) -> None:
-        """The newest version into a free slot, then all traffic to it; nothing where it has the traffic already."""
-        _, artefact = await self.offload(self.revisions.find, model, None)
+        """The newest version, or the variant of it that this server takes by itself, into a free slot, then all traffic
+        to it; nothing where it has the traffic already."""
+        source, artefact = await self.offload(self.revisions.find, model, None)
+        artefact, _ = await self.offload(self.controller.works.opener.choose, source, artefact)
         known = model in self.controller.names()
         state = self.controller.desk(model).state if known else Traffic(model)
         stable = state.route.stable if state.route else None
@@ -128,7 +151,8 @@ class Operations:
         version = artefact.revision.version
         held = [name for name in state.slots if (t := state.ready(name)) and t.revision == artefact.revision]
         name = held[0] if held else free_slot(state, version)
-        await self.load(model, Load(name, artefact.revision), Wanted(version), ask, wait=True)
+        wanted = Wanted(version, artefact.revision.variant)
+        await self.load(model, Load(name, artefact.revision), wanted, ask, wait=True)
         await self.controller.change(model, Swap(name, bake_ns), ask)
 
     async def withdraw(self, model: str, ask: Ask) -> None:
@@ -170,3 +194,37 @@ class Operations:
             return ReplaceCost()
         share = desk.state.weight_bp(command.slot)
         return ReplaceCost(share, slot.leases, slot.cargo.opening_ns, memory_of(slot))
+
+
+def _forced(artefact: Artefact, force: bool, ask: Ask) -> str:
+    """What a load overrides; "": nothing.
+
+    Raises:
+        ControlError: VARIANT_REFUSED, with what to do; INVALID_SPEC, a force that needs a reason or has no object.
+    """
+    revision = artefact.revision
+    if force and not revision.variant:
+        raise ControlError(
+            Refusal.INVALID_SPEC, f"{revision} is no variant: there is nothing to force, leave force out", "force"
+        )
+    if force and not ask.reason:
+        raise ControlError(
+            Refusal.INVALID_SPEC,
+            f"force needs a reason, which the journal keeps: say why {revision} must be loaded",
+            "mutation.reason",
+        )
+    doubts = "; ".join(artefact.doubts)
+    if doubts and not force:
+        base = f"{revision.model}/{revision.version}"
+        raise ControlError(
+            Refusal.VARIANT_REFUSED,
+            f"{revision} has not shown that it answers like {base}: {doubts}. `turnout quantize {base}` makes a "
+            f"variant with its report, `turnout verify {base} {revision}` says how far they agree; to load it all the "
+            "same, force it and say why",
+            gate=Gate.REPORT.value,
+            model=revision.model,
+            revision=revision,
+        )
+    if not force or (ask.on_behalf and not doubts):
+        return ""
+    return (doubts or _NOTHING_YET)[:_FORCED_CHARACTERS_MAX]

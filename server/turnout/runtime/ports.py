@@ -67,6 +67,9 @@ class ModelSource(Protocol):
     def artefacts(self) -> Sequence[Artefact]: ...
     @property
     def execution(self) -> Execution: ...
+    def variants(self, version: int) -> Sequence[Artefact]:
+        """Those of a usable version, as they are now; blocks."""
+
     def complete(self, version: int, declared: Signature, batch: bool = True) -> ModelSpec:
         """Complete the configuration from what the artefact declares, and check the one against the other. Without
         `batch`, a batch dimension is not inferred.
@@ -85,6 +88,9 @@ class Revisions(Protocol):
         Raises:
             ControlError: REVISION_NOT_FOUND, MANIFEST_MISMATCH, or GATE_FAILED where its files cannot be used.
         """
+
+    def offered(self, model: str) -> Sequence[Artefact]:
+        """Every version of a model that is there now, by number, each followed by its variants; blocks."""
 
 
 class Worker(Protocol):

@@ -18,9 +18,8 @@ from turnout.core.model import Artefact
 from turnout.core.slots import SlotState
 from turnout.core.traffic import SlotRecord, Traffic, described
 from turnout.runtime.controller import Controller
-from turnout.runtime.demands import Demands
+from turnout.runtime.demands import Demands, gates_of
 from turnout.runtime.fleet import Model
-from turnout.runtime.gates import Gates
 from turnout.runtime.ports import ModelSource, Offload, Revisions
 from turnout.runtime.requests import SERVER, lines_of
 
@@ -44,6 +43,7 @@ class Recovery:
         notes: list[str] = []
         for source in sources:
             model = Model(source.name, problem=source.problem)
+            model.variants = await self.offload(_variants, source)
             self.controller.fleet.add(model)
             if (state := states.pop(source.name, None)) is not None:
                 notes += await self._restore(model, state, source)
@@ -115,11 +115,18 @@ class Recovery:
             artefact = replace(found, revision=revision, problem=_other_files(revision, found))
         except ControlError as error:
             return self._fail(model, record, error.message)
-        gates = Gates(None, True, artefact.golden)
+        doubts, forced = "; ".join(artefact.doubts), record.forced
         if record.state is SlotState.LOADING:
+            if doubts and not forced and not artefact.problem:
+                artefact = replace(
+                    artefact, problem=f"{revision} has not shown that it answers like its version: {doubts}"
+                )
             allow = record.allow_signature_change
-            gates = self.demands.gates(model, state.route, record.name, artefact, allow)
-        await opener.fill(slot, source, artefact, gates)
+            gates = self.demands.gates(model, state.route, record.name, artefact, allow, forced)
+        else:
+            gates = gates_of(artefact, forced or doubts)
+        note = f"it serves as before, and would not be loaded now: {doubts}" if doubts and not forced else ""
+        await opener.fill(slot, source, artefact, gates, note)
         return slot.message
 
     def _fail(self, model: Model, record: SlotRecord, why: str) -> str:
@@ -128,6 +135,11 @@ class Recovery:
         slot.move(SlotState.LOADING)
         slot.move(SlotState.FAILED, why)
         return why
+
+
+def _variants(source: ModelSource) -> tuple[Artefact, ...]:
+    usable = [artefact.revision.version for artefact in source.artefacts if not artefact.problem]
+    return tuple(variant for version in sorted(usable) for variant in source.variants(version))
 
 
 def _turn(state: Traffic, record: SlotRecord) -> tuple[bool, int]:

@@ -126,7 +126,7 @@ def _slot(slot: Slot | None, record: SlotRecord, traffic: Traffic) -> SlotView:
         record=record,
         state=_state(slot, record),
         message="; ".join(
-            filter(None, (record.message, _PINNED if kept else "", *(slot.warnings if slot is not None else ())))
+            filter(None, (record.message, _forced(record), _PINNED if kept else "", *(slot.warnings if slot else ())))
         ),
         memory_bytes=memory_of(slot) if slot is not None and record.revision is not None else 0,
         leases=slot.leases if slot is not None else 0,
@@ -138,6 +138,10 @@ def _slot(slot: Slot | None, record: SlotRecord, traffic: Traffic) -> SlotView:
         pinned=_counts(account, pinned=True),
         held=record.name == traffic.held,
     )
+
+
+def _forced(record: SlotRecord) -> str:
+    return f"forced: {record.forced}" if record.forced and record.state is not SlotState.FAILED else ""
 
 
 def _state(slot: Slot | None, record: SlotRecord) -> SlotState:

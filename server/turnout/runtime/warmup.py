@@ -15,6 +15,7 @@ from math import prod
 
 import numpy as np
 
+from turnout.core.comparators import Precision
 from turnout.core.errors import LoadError
 from turnout.core.model import WarmupSample, buckets
 from turnout.core.tensors import ANY, Signature, TensorSpec
@@ -26,6 +27,8 @@ from turnout_wire.tensors import Array, DataType
 # that sees its neighbours differs by far more.
 _TOLERANCE = 1e-3
 _TOLERANCE_HALF = 1e-2  # FP16 and BF16
+# Of variants: dynamic quantization scales all rows of a batch alike, so that each is rounded by the others.
+_TOLERANCES = {Precision.SINGLE: 0.0, Precision.HALF: _TOLERANCE_HALF, Precision.QUANTIZED: 5e-2}
 # Few rows miss models that answer coarsely: of 12 random attention taggers with an argmax, 3 rows let 9 pass, 4 rows 2,
 # and 8 rows none.
 _PROBE_ROWS = 8
@@ -133,12 +136,19 @@ class Doubt:
     impossible: bool = False  # rows cannot run together at all; otherwise an operator may know better
 
 
-def doubt_batching(signature: Signature, session: Session, inferred: bool, bytes_max: int = 1 << 28) -> Doubt | None:
+def doubt_batching(
+    signature: Signature,
+    session: Session,
+    inferred: bool,
+    bytes_max: int = 1 << 28,
+    precision: Precision = Precision.SINGLE,
+) -> Doubt | None:
     """Try to show that a model treats its rows one by one; blocks. None: nothing speaks against it.
 
     Args:
         inferred: `rows_max` is the server's choice, so the model itself should take more rows than that too.
         bytes_max: of the inputs of one run that are made here.
+        precision: of the model's numbers, whatever their datatype.
     """
     if signature.rows_max <= 1:
         return None
@@ -147,7 +157,7 @@ def doubt_batching(signature: Signature, session: Session, inferred: bool, bytes
         return Doubt(f"{count} rows take more than {bytes_max} bytes (--warmup-bytes-max): too large to be tested")
     for integers in _fillings(count):
         try:
-            doubt = _probe(signature, session, integers)
+            doubt = _probe(signature, session, integers, precision)
         except Exception:  # noqa: BLE001, S112 - whatever a model run raises: the next filling may suit it
             continue
         differ = len(set(integers)) > 1 or any(spec.datatype in _FLOATS for spec in signature.inputs)
@@ -165,7 +175,7 @@ def _fillings(count: int) -> Iterator[Sequence[int]]:
     yield [1] * count
 
 
-def _probe(signature: Signature, session: Session, integers: Sequence[int]) -> Doubt | None:
+def _probe(signature: Signature, session: Session, integers: Sequence[int], precision: Precision) -> Doubt | None:
     names = signature.output_names
     count = len(integers)
     alone = [session.run(_inputs(signature, {row: integers[row]}), names) for row in range(count)]
@@ -175,17 +185,20 @@ def _probe(signature: Signature, session: Session, integers: Sequence[int]) -> D
             if outputs.ndim == 0 or outputs.shape[0] != rows:
                 return Doubt(f"output '{name}' has shape {list(outputs.shape)} for {rows} row(s)", impossible=True)
         for row in range(count):
-            if not _agrees(alone[row][index][0, ...], array[row, ...]):  # arrays also where a row is one element
+            if not _agrees(
+                alone[row][index][0, ...], array[row, ...], precision
+            ):  # arrays also where a row is one element
                 return Doubt(f"output '{name}' of a row changes when {count} rows run together")
     return None
 
 
-def _agrees(left: Array, right: Array) -> bool:
+def _agrees(left: Array, right: Array, precision: Precision) -> bool:
     if left.shape != right.shape:
         return False
     if left.dtype.kind not in "fV":  # V: bfloat16
-        return bool(np.array_equal(left, right))
-    tolerance = _TOLERANCE if left.dtype.itemsize > 2 else _TOLERANCE_HALF
+        # The label of generated noise says little of a quantized model.
+        return precision is Precision.QUANTIZED or bool(np.array_equal(left, right))
+    tolerance = max(_TOLERANCE if left.dtype.itemsize > 2 else _TOLERANCE_HALF, _TOLERANCES[precision])
     one, other = np.asarray(left, "f8"), np.asarray(right, "f8")
     finite = np.isfinite(one) & np.isfinite(other)
     if not np.array_equal(one[~finite], other[~finite], equal_nan=True):

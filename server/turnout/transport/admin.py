@@ -142,7 +142,10 @@ class SlotHandlers:
 
     async def _get(self, raw: bytes, context: Context) -> bytes:
         request = pb.GetModelRequest.FromString(raw)
-        return pb.GetModelResponse(model=codec.model(self._controller.view(request.model))).SerializeToString()
+        found = await self._operations.look(request.model) if request.available else ()
+        reply = pb.GetModelResponse(model=codec.model(self._controller.view(request.model)))
+        reply.available.extend(map(codec.available, found))
+        return reply.SerializeToString()
 
     async def _list(self, raw: bytes, context: Context) -> bytes:
         """The page token is the last name of the page before."""

@@ -12,8 +12,12 @@ from turnout.core.commands import Load, SetWeights
 from turnout.core.errors import ControlError, Refusal
 from turnout.core.gates import GateResult
 from turnout.core.ids import Revision
+from turnout.core.model import Artefact
+from turnout.core.offers import agreement, size_ratio
+from turnout.core.parity import Kind
 from turnout.core.routing import STICKY_METADATA, STICKY_PARAMETER, Pin, Route, StickyKey
 from turnout.core.snapshot import Line
+from turnout.core.variants import VariantReport, is_variant
 from turnout.runtime.operations import Wanted
 from turnout.runtime.requests import Ask
 from turnout.runtime.views import CountsView, ModelView, ReplaceCost, SlotView
@@ -62,7 +66,9 @@ def read_load(request: pb.LoadSlotRequest) -> tuple[Load, Wanted]:
         raise _invalid("revision.version", f"is {revision.version}, versions start at 1")
     named = Revision(request.model, revision.version, revision.variant, request.digest)
     command = Load(request.slot, named, request.replace, request.accept_outage, request.end_bake)
-    return command, Wanted(revision.version, revision.variant, request.digest)
+    if revision.variant and not is_variant(revision.variant):
+        raise _invalid("revision.variant", f"is '{revision.variant[:64]}', it has other characters than a-z, 0-9 and -")
+    return command, Wanted(revision.version, revision.variant, request.digest, request.force)
 
 
 def read_bake_ns(request: pb.SwapSlotsRequest, default_ns: int) -> int:
@@ -188,6 +194,7 @@ def _slot(view: SlotView) -> pb.SlotStatus:
         routed=_counts(view.routed),
         pinned=_counts(view.pinned),
         held=view.held,
+        forced=record.forced,
     )
     if record.revision is not None:
         message.revision.CopyFrom(as_revision(record.revision))
@@ -218,6 +225,30 @@ def _counts(view: CountsView) -> pb.Counts:
         message.latency_p50.CopyFrom(as_duration(round(view.p50_ns)))
         message.latency_p99.CopyFrom(as_duration(round(view.p99_ns)))
     return message
+
+
+def available(artefact: Artefact) -> pb.AvailableRevision:
+    message = pb.AvailableRevision(
+        revision=as_revision(artefact.revision),
+        digest=artefact.revision.digest,
+        size_bytes=artefact.size_bytes,
+        problem=artefact.problem,
+        doubts=artefact.doubts,
+    )
+    if artefact.report is not None:
+        message.report.CopyFrom(_report(artefact.report))
+    return message
+
+
+def _report(report: VariantReport) -> pb.VariantSummary:
+    errors = [output.error_relative_max for output in report.outputs if output.kind is Kind.VALUES]
+    return pb.VariantSummary(
+        agreement=agreement(report),
+        error_relative_max=max((error for error in errors if error is not None), default=None),
+        size_ratio=size_ratio(report),
+        rows=report.samples.rows,
+        created_at=report.created_at,
+    )
 
 
 def as_revision(revision: Revision) -> pb.Revision:

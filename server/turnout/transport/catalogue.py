@@ -19,6 +19,7 @@ from turnout.runtime.slot import Cargo, Slot
 from turnout.transport.codec import version_of
 from turnout.transport.model_control import control_handlers
 from turnout.transport.status import Context, UnaryHandler
+from turnout.transport.variants import as_parameter, as_properties, index_note
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.gen import model_config_pb2
 
@@ -93,18 +94,21 @@ class Catalogue:
         request = pb.ModelMetadataRequest.FromString(raw)
         model, slot, cargo = self._find(request.name, request.version)
         versions = {slot_version(s) for s in ([slot] if request.version else model.ready_slots())}
-        return pb.ModelMetadataResponse(
+        metadata = pb.ModelMetadataResponse(
             name=model.name,
             versions=[str(version) for version in sorted(versions)],
             platform=cargo.spec.platform,
             inputs=[_tensor(spec) for spec in cargo.spec.signature.inputs],
             outputs=[_tensor(spec) for spec in cargo.spec.signature.outputs],
-        ).SerializeToString()
+        )
+        return metadata.SerializeToString() + as_properties(as_parameter(model, version_of(request.version)))
 
     def _model_config(self, raw: bytes) -> bytes:
         request = pb.ModelConfigRequest.FromString(raw)
-        _, _, cargo = self._find(request.name, request.version)
+        model, _, cargo = self._find(request.name, request.version)
         config = model_config_pb2.ModelConfig.FromString(cargo.spec.config_wire)
+        for name, text in as_parameter(model, version_of(request.version)).items():
+            config.parameters[name].string_value = text
         return pb.ModelConfigResponse(config=config).SerializeToString()
 
     def _model_statistics(self, raw: bytes) -> bytes:
@@ -165,7 +169,7 @@ class Catalogue:
                         name=model.name,
                         version=str(slot_version(slot)),
                         state=_INDEX_STATE[slot.state],
-                        reason=slot.message,
+                        reason="; ".join(filter(None, (slot.message, index_note(model, slot)))),
                     )
         return reply.SerializeToString()
 

@@ -95,6 +95,11 @@ class OnnxBackend:
         elif why := _missing(placement):
             raise LoadError(why)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Once it has started: whether models run on a GPU unless their configuration says otherwise."""
+        return self._placement.provider in _EXECUTION_PROVIDERS
+
     def load(self, artefact: Artefact, execution: Execution) -> Loaded:
         """Create the sessions of an artefact and read its signature; blocks.
 
