@@ -58,6 +58,11 @@ class AdminClient:
     def model(self, name: str) -> pb.Model:
         return self._ask(self._stub.GetModel, pb.GetModelRequest(model=name)).model
 
+    def available(self, name: str, timeout_s: float | None = None) -> list[pb.AvailableRevision]:
+        """What the model repository has of a model now; its files are read for that."""
+        request = pb.GetModelRequest(model=name, available=True)
+        return list(self._ask(self._stub.GetModel, request, timeout_s).available)
+
     def load(self, request: pb.LoadSlotRequest, timeout_s: float | None = None) -> pb.LoadSlotResponse:
         return self._ask(self._stub.LoadSlot, request, timeout_s)
 

@@ -34,6 +34,7 @@ class Options:
     accept_outage: bool = False  # replace a revision under its traffic, or the requests of pins
     end_bake: bool = False  # give up a rollback
     allow_signature_change: bool = False
+    force: bool = False  # load variants whatever their reports say
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,9 +284,11 @@ def _is(slot: pb.SlotStatus, want: RevisionSpec) -> bool:
 
 def held(slot: pb.SlotStatus) -> str:
     """The revision in a slot, as it is written."""
-    if not slot.revision.version:
-        return ""
-    return RevisionSpec(slot.revision.version, slot.revision.variant).text(slot.revision.model)
+    return written(slot.revision) if slot.revision.version else ""
+
+
+def written(revision: pb.Revision) -> str:
+    return RevisionSpec(revision.version, revision.variant).text(revision.model)
 
 
 def state_name(slot: pb.SlotStatus) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -67,7 +69,7 @@ def test_status_as_json_has_a_stable_shape(fake: FakeAdmin) -> None:
     assert set(model["route"]) == {"generation", "etag", "weights", "sticky_key", "pins", "shadows"}
     assert set(model["slots"][0]) == {
         "name", "state", "revision", "digest", "weight_bp", "observed_bp", "held", "etag", "message", "memory_bytes",
-        "leases", "queued_rows", "providers", "state_time", "routed", "pinned", "gates", "requests_per_s",
+        "leases", "queued_rows", "providers", "state_time", "routed", "pinned", "gates", "requests_per_s", "forced",
     }  # fmt: skip
 
 
@@ -310,3 +312,35 @@ def test_a_bug_is_one_line_and_status_70(fake: FakeAdmin, monkeypatch: pytest.Mo
     monkeypatch.setattr("turnout_client.admin.AdminClient.models", lambda _: 1 / 0)
     done = turnoutctl("status")
     assert done.status == 70 and done.stderr.count("\n") == 1 and "ZeroDivisionError" in done.stderr
+
+
+def test_a_variant_is_forced_with_a_reason_and_listed(fake: FakeAdmin) -> None:
+    fake.doubts["digits/2@int4"] = "there is no report"
+    load = ("load", "digits", "green", "2@int4")
+    done = turnoutctl(*load)
+    assert done.status == 1 and "there is no report" in done.stderr
+    assert "turnoutctl revisions digits" in done.stderr and "--force --reason WHY" in done.stderr
+    done = turnoutctl(*load, "--force")
+    assert done.status == 2 and "--force needs --reason" in done.stderr
+    assert turnoutctl(*load, "--force", "--reason", "a look").status == 0
+    history = turnoutctl("history", "digits", "--cause", "force").stdout
+    assert "forced: there is no report" in " ".join(history.split()) and "a look" in history
+    turnoutctl("load", "digits", "red", "2@int8")
+    done = turnoutctl("revisions", "digits")
+    assert re.search(r"digits/2@int4 +green +1\.00 +- +- +refused: there is no", done.stdout), done.stdout
+    assert re.search(r"digits/2@int8 +red +1\.00 +99\.73 % +3\.75 x +stands", done.stdout)
+    (replica,) = json.loads(turnoutctl("revisions", "digits", "--json").stdout)["replicas"]
+    found = {each["revision"]: each for each in replica["result"]["revisions"]}
+    assert found["digits/2@int4"]["doubts"] == ["there is no report"] and found["digits/1"]["slots"] == ["blue"]
+    assert found["digits/2@int8"]["report"]["agreement"] == 0.9973
+
+
+def test_apply_forces_variants_only(fake: FakeAdmin, tmp_path: Path) -> None:
+    fake.doubts["digits/2@int4"] = "there is no report"
+    (tmp_path / "f.yaml").write_text("models: {digits: {slots: {green: 2@int4, red: 3}}}")
+    apply = ("apply", "-f", str(tmp_path / "f.yaml"), "--yes")
+    assert turnoutctl(*apply).status == 1
+    assert turnoutctl(*apply, "--force").status == 2
+    assert turnoutctl(*apply, "--force", "--reason", "a look").status == 0
+    loads = {request.slot: request for name, request in fake.asked if name == "LoadSlot"}
+    assert loads["green"].force and loads["green"].mutation.reason == "a look" and not loads["red"].force

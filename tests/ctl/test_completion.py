@@ -26,7 +26,7 @@ def test_commands_models_slots_revisions_and_shares(fake: FakeAdmin) -> None:
     assert completed("sw") == ["swap"]
     assert completed("swap", "") == ["digits"] and completed("swap", "x") == []
     assert completed("swap", "digits", "") == ["blue", "green"]
-    assert completed("load", "digits", "green", "digits/") == ["digits/1", "digits/2"]
+    assert completed("load", "digits", "green", "digits/") == ["digits/1", "digits/2", "digits/3"]
     assert completed("shadow", "") == ["clear", "set", "watch"]
     assert completed("shadow", "set", "digits", "g") == ["green"]
     assert completed("shadow", "watch", "") == completed("feedback", "") == ["digits"]

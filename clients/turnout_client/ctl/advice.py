@@ -32,6 +32,8 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "SIGNATURE_MISMATCH": "if clients are ready for other tensors, give --allow-signature-change",
     "MANIFEST_MISMATCH": "the files are damaged or were changed: copy them again, or write SHA256SUMS anew",
     "DIGEST_MISMATCH": "give changed files a version of their own; `turnout manifest` prints the digests",
+    "VARIANT_REFUSED": "`turnoutctl revisions {model}` says what stands; to load it all the same, and have that in the "
+    "journal, give --force --reason WHY",
     "SLOT_MEMORY": "make room: `turnoutctl unload` a slot that is named above, or replace in place: "
     "load --replace (--accept-outage if it has traffic)",
     "STATE_STORE": "requests are served as before; see to the server's state directory (disk full? permissions?), "

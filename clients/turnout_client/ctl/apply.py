@@ -14,6 +14,7 @@ from rich.text import Text
 from turnout_client.admin import AdminClient
 from turnout_client.ctl import completion, shapes
 from turnout_client.ctl.carrying import Carrying
+from turnout_client.ctl.loading import refuse_force_unexplained
 from turnout_client.ctl.reading import read
 from turnout_client.ctl.replicas import Exit, Outcome, ask, ask_all, exit_status
 from turnout_client.ctl.report import complain, document, finish
@@ -54,6 +55,7 @@ class _Planned:
 )
 @click.option("--end-bake", is_flag=True, help="Give up rollbacks that slots are kept for.")
 @click.option("--allow-signature-change", is_flag=True, help="Take other inputs or outputs than the stable slot's.")
+@click.option("--force", is_flag=True, help="Load variants whatever their reports say; --reason must say why.")
 @mutation_options(etag=False)
 @session_options
 @click.pass_context
@@ -72,6 +74,7 @@ def apply(context: click.Context, /, file: IO[str], yes: bool, mutation: pb.Muta
         shadows: {red: {sample: 100 %, noise: 2 %, compare: ["probabilities=js"]}}
     """
     session = session_of(context)
+    refuse_force_unexplained(flags["force"], mutation)
     wanted = _parsed(file)
     options = Options(**flags)
     outcomes = ask_all(session.endpoints, _TIMEOUT_S, lambda client: _plan(client, wanted, options))

@@ -103,6 +103,7 @@ class Carrying:
             accept_outage=step.accept_outage,
             end_bake=self._options.end_bake,
             allow_signature_change=self._options.allow_signature_change,
+            force=self._options.force and bool(step.revision.variant),
             mutation=self._next(step.etag),
         )
 

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from turnout_client.admin import AdminClient
 from turnout_client.ctl.session import session_of
 from turnout_client.errors import AdminError
-from turnout_client.plan import held, state_name
+from turnout_client.plan import held, state_name, written
 from turnout_wire.gen import slots_pb2 as pb
 
 SHELLS = ("bash", "zsh", "fish")
@@ -35,9 +35,17 @@ def shares(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 
 def revisions(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Those that some slot holds: which others the repository has, the admin API does not say."""
-    found = {held(slot) for slot in _slots(context) if held(slot)}
+    """Those that the repository has, and those that some slot holds."""
+    found = {held(slot) for slot in _slots(context) if held(slot)} | set(_available(context))
     return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
+
+
+def _available(context: click.Context) -> Sequence[str]:
+    try:
+        with AdminClient(session_of(context).endpoints[0], _TIMEOUT_S) as client:
+            return [written(each.revision) for each in client.available(context.params.get("model", ""))]
+    except (AdminError, click.BadParameter):
+        return ()
 
 
 def _slots(context: click.Context) -> Sequence[pb.SlotStatus]:

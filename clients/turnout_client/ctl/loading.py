@@ -36,6 +36,7 @@ _LOOK_S = 0.2
 @click.option("--digest", default="", metavar="SHA256", help="Which the revision must have.")
 @click.option("--accept-outage", is_flag=True, help="Replace although the slot has traffic: its share is refused.")
 @click.option("--end-bake", is_flag=True, help="Replace although the slot is kept for a rollback.")
+@click.option("--force", is_flag=True, help="A variant whatever its report says; --reason must say why.")
 @mutation_options()
 @session_options
 @click.pass_context
@@ -43,8 +44,9 @@ def load(
     context: click.Context, /, model: str, slot: str, revision: str, wait: bool, mutation: pb.Mutation, **rest: object
 ) -> None:
     """Load REVISION (`2`, `2@int8` or `digits/2@int8`) into SLOT of MODEL. The slot then gets no traffic but requests
-    that pin it: move traffic with `swap` or `weights`."""
+    that pin it: move traffic with `swap` or `weights`. `revisions` lists what there is."""
     session = session_of(context)
+    refuse_force_unexplained(bool(rest["force"]), mutation)
     try:
         named = desired.revision(revision, model)
     except SpecError as error:
@@ -104,6 +106,11 @@ def unload(context: click.Context, model: str, slot: str, wait: bool, end_bake: 
         slot=slot,
         request_id=mutation.request_id,
     )
+
+
+def refuse_force_unexplained(force: bool, mutation: pb.Mutation) -> None:
+    if force and not mutation.reason:
+        raise click.UsageError("--force needs --reason: the journal keeps who overrode what, and why")
 
 
 def _shape(mutation: pb.Mutation, model: pb.Model) -> dict[str, object]:

@@ -15,6 +15,7 @@ from turnout_client.ctl.feedback import feedback
 from turnout_client.ctl.loading import load, unload
 from turnout_client.ctl.reading import history, status
 from turnout_client.ctl.replicas import Exit
+from turnout_client.ctl.revisions import revisions
 from turnout_client.ctl.session import Session, session_options
 from turnout_client.ctl.shadow import shadow
 from turnout_client.ctl.traffic import rollback, swap, weights
@@ -54,7 +55,8 @@ def turnoutctl() -> None:
 
 
 for command in (
-    status, load, unload, swap, rollback, weights, shadow, feedback, history, watch, apply, export, completion,
+    status, revisions, load, unload, swap, rollback, weights, shadow, feedback, history, watch, apply, export,
+    completion,
 ):  # fmt: skip
     turnoutctl.add_command(command)
 

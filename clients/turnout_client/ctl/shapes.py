@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from turnout_client.ctl.advice import next_step
 from turnout_client.desired import pins_of
 from turnout_client.errors import AdminError
-from turnout_client.plan import held
+from turnout_client.plan import held, written
 from turnout_wire.gen import slots_pb2 as pb
 
 
@@ -79,6 +79,7 @@ def slot(message: pb.Model, status: pb.SlotStatus) -> dict[str, Any]:
         "weight_bp": next((w.weight_bp for w in message.route.weights if w.slot == status.name), 0),
         "observed_bp": observed.actual_bp if observed is not None and observed.actual_bp >= 0 else None,
         "held": status.held,
+        "forced": status.forced,
         "etag": status.etag,
         "message": status.message,
         "memory_bytes": status.memory_bytes,
@@ -89,6 +90,26 @@ def slot(message: pb.Model, status: pb.SlotStatus) -> dict[str, Any]:
         "routed": counts(status.routed),
         "pinned": counts(status.pinned),
         "gates": [_gate(gate) for gate in status.gates],
+    }
+
+
+def available(message: pb.AvailableRevision) -> dict[str, Any]:
+    report = message.report
+    return {
+        "revision": written(message.revision),
+        "digest": message.digest,
+        "size_bytes": message.size_bytes,
+        "problem": message.problem,
+        "doubts": list(message.doubts),
+        "report": {
+            "agreement": report.agreement if report.HasField("agreement") else None,
+            "error_relative_max": report.error_relative_max if report.HasField("error_relative_max") else None,
+            "size_ratio": report.size_ratio if report.HasField("size_ratio") else None,
+            "rows": report.rows,
+            "created_at": report.created_at,
+        }
+        if message.HasField("report")
+        else None,
     }
 
 
