@@ -21,7 +21,9 @@ from support.command import turnoutctl
 from support.crowd import Crowd
 from support.pages import ROOT, Command, commands
 from support.server import Server, address_of, process, run
+from support.variants import quantized
 from turnout.telemetry.settings import read as telemetry_settings
+from zoo.samples import heldout
 
 COMMANDS = commands()
 RUN_S_MAX = 60
@@ -188,6 +190,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int 
 def _reader(folder: Path, version: int | None) -> Iterator[Reader]:
     repository = folder / "models"
     shutil.copytree(ROOT / "models" / "repository", repository)
+    quantized(repository / "digits" / "2" / "model.onnx", "int8", heldout(1000)[0])
     if version is not None:
         config = f"max_batch_size: 32\nversion_policy: {{ specific {{ versions: [{version}] }} }}\n"
         (repository / "digits" / "config.pbtxt").write_text(config)
