@@ -105,11 +105,14 @@ def serving(repository: Path, *flags: str) -> Iterator[Server]:
         assert status == 0, f"exit status {status}:\n{server.stderr}"
 
 
-def run(*arguments: str, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, more: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """`turnout ...` to its end."""
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment(more), capture_output=True, text=True, timeout=START_S_MAX, check=False
-    )
+        [*COMMAND, *arguments],
+        env=environment(more), cwd=cwd, capture_output=True, text=True, timeout=START_S_MAX, check=False,
+    )  # fmt: skip
 
 
 def address_of(server: Server, what: str) -> str:
