@@ -1,7 +1,9 @@
-"""What an admin RPC can end with, as one typed exception. What a person should do next is turnoutctl's business."""
+"""What an RPC can end with, as one typed exception for each plane. What a person should do next is turnoutctl's
+business."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,9 @@ from google.rpc.status_pb2 import Status
 from turnout_wire.admin import DETAILS_KEY, error_info
 
 _UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+_PUSHBACK = "grpc-retry-pushback-ms"  # trailing metadata
+_REASON = "turnout-reason"  # trailing metadata
+_ERROR_ID = re.compile(r"\(error id ([0-9a-f]{16})\)")
 
 
 @dataclass(eq=False)  # not frozen: whoever raises it sets its traceback
@@ -53,6 +58,67 @@ def admin_error(error: grpc.RpcError) -> AdminError:
     if info is None:
         return AdminError(code, message)
     return AdminError(code, message, info.reason, dict(info.metadata), fields)
+
+
+@dataclass(eq=False)  # as above
+class InferenceError(Exception):
+    """A call of the data plane that did not end with an answer.
+
+    Attributes:
+        code: the name of the gRPC status code.
+        reason: why a Turnout server refused, such as QUEUE_FULL or NOT_READY; "": the error comes from gRPC itself,
+            from this client or from another kind of server.
+        retry_after_s: when the server wants to be asked again; below zero: not at all; None: it did not say.
+        error_id: under which the server's log has the details of an INTERNAL error.
+    """
+
+    code: str
+    message: str
+    reason: str = ""
+    retry_after_s: float | None = None
+    error_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it makes sense to send the same again: inference changes nothing on a server, so a request that may
+        have run can run again. RESOURCE_EXHAUSTED without a pushback is a message above a limit, or a quota."""
+        if self.code == "UNAVAILABLE":
+            return self.retry_after_s is None or self.retry_after_s >= 0
+        return self.code == "RESOURCE_EXHAUSTED" and self.retry_after_s is not None and self.retry_after_s >= 0
+
+    @property
+    def unreachable(self) -> bool:
+        """No server answered, or none in time."""
+        return not self.reason and self.code in _UNREACHABLE
+
+
+def inference_error(error: grpc.RpcError) -> InferenceError:
+    """The typed form of what a call of the data plane raised."""
+    call: Any = error
+    message = call.details() or ""
+    trailing = dict(call.trailing_metadata() or ())
+    after_ms = str(trailing.get(_PUSHBACK, ""))
+    return InferenceError(
+        call.code().name,
+        message,
+        str(trailing.get(_REASON, "")),
+        # What is no number means, by gRPC's rule: do not retry.
+        None if not after_ms else int(after_ms) / 1000 if after_ms.isdecimal() else -1.0,
+        error_id_of(message),
+    )
+
+
+def client_closed() -> InferenceError:
+    """What a call is told whose client is closed."""
+    return InferenceError("CANCELLED", "the client was closed")
+
+
+def error_id_of(message: str) -> str:
+    found = _ERROR_ID.search(message)
+    return found[1] if found else ""
 
 
 def _fields(call: Any) -> tuple[tuple[str, str], ...]:
