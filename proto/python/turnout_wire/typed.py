@@ -59,9 +59,7 @@ RESPONSE: Final = (
     Plain("slot", 4, "string", "The slot that answered."),
     Plain("revision", 5, "string", "The revision in it, such as digits/2@int8."),
     Plain("generation", 6, "int64", "Of the route that led there."),
-    Plain(
-        "error_code", 7, "int32", "Of PredictStream only: the gRPC status of this request; 0, which is OK, as a rule."
-    ),
+    Plain("error_code", 7, "int32", "Of PredictStream only: the gRPC status of a request that failed; else 0."),
     Plain("error_message", 8, "string", "Why it failed. A failed request ends no stream."),
 )
 
