@@ -34,8 +34,8 @@ def service_name(model: str) -> str:
     plain = _PLAIN.fullmatch(model) and len(model) <= _NAME_CHARACTERS_MAX and not capital.endswith(_MESSAGE_ENDS)
     if plain:
         return capital
-    capital = capital[:_NAME_CHARACTERS_MAX]
-    return f"{capital if capital[:1].isalpha() else f'M{capital}'}_x{_mark(model)}"
+    kept = re.sub("[^A-Za-z0-9_]", "", capital)[:_NAME_CHARACTERS_MAX]
+    return f"{kept if kept[:1].isalpha() else f'M{kept}'}_x{_mark(model)}"
 
 
 def file_stem(model: str) -> str:
