@@ -8,8 +8,8 @@ import sys
 from collections import Counter
 
 import numpy as np
-from digits_client import AioDigitsClient, DigitsAnswer
 
+from digits_client import AioDigitsClient, DigitsAnswer
 from turnout_client import AdminClient, InferenceError, aio
 from turnout_wire.gen import slots_pb2 as pb
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from digits_client import DigitsClient
 
+from digits_client import DigitsClient
 from turnout_client import AdminClient, Client
 from turnout_wire.gen import slots_pb2 as pb
 

@@ -62,8 +62,14 @@ class Example:
         environment = os.environ | {"GOBIN": str(_BIN), "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"}
         for command in self.build:
             done = subprocess.run(
-                command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=BUILD_S_MAX, check=False
-            )  # fmt: skip
+                command,
+                cwd=self.folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=BUILD_S_MAX,
+                check=False,
+            )
             said = done.stdout + done.stderr
             if done.returncode and any(sign in said for sign in _NO_NETWORK):
                 pytest.skip(f"the {self.language} example: its packages cannot be fetched from here")
@@ -111,6 +117,6 @@ JAVA = Example(
     EXAMPLES / "java" / "target" / "classes" / "Example.class",
     (("mvn", "-q", "-B", "compile"),),
     EXAMPLES / "java",
-    ("mvn", "-q", "-B", "exec:java", "-Dexec.args={endpoint} {admin}"),
+    ("mvn", "-q", "-B", "-Dstyle.color=never", "exec:java", "-Dexec.args={endpoint} {admin}"),
 )
 PYTHON = Example("Python", (), EXAMPLES, (), EXAMPLES, (sys.executable, "python_sync.py", "{endpoint}", "{admin}"))

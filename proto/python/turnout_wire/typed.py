@@ -181,6 +181,11 @@ def _message(name: str, envelope: tuple[Plain, ...], fields: tuple[Field, ...]) 
 
 def _add(message: DescriptorProto, name: str, number: int, kind: str, repeated: bool) -> None:
     label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
-    message.field.add(
-        name=name, number=number, label=label, type=FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
-    )
+    typed = FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
+    message.field.add(name=name, number=number, label=label, type=typed, json_name=_json_name(name))
+
+
+def _json_name(name: str) -> str:
+    """As protoc makes it: clients by reflection show it."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
