@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Exit(IntEnum):
-    """Exit statuses of turnoutctl; documented in the README."""
+    """Exit statuses of turnoutctl; documented in docs/turnoutctl.md."""
 
     OK = 0
     REFUSED = 1  # by each server, or an apply that may not be done
