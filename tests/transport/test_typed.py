@@ -207,6 +207,7 @@ async def test_a_stream_answers_in_order_and_an_error_is_an_answer() -> None:
         assert [answer.request_id for answer in answers] == ["r0", "r1", "r2", "r3"]
         assert [answer.error_code for answer in answers] == [0, 3, 0, 0]
         assert "field 'x' of MRequest has 3 values" in answers[1].error_message
+        assert [answer.error_reason for answer in answers] == ["", "INVALID_REQUEST", "", ""]
         assert list(answers[3].y) == [6] * 4
         stream = client.predict_stream(iter(requests), metadata=(("triton_grpc_error", "true"),))
         assert (await stream.read()).request_id == "r0"

@@ -61,6 +61,8 @@ RESPONSE: Final = (
     Plain("generation", 6, "int64", "Of the route that led there."),
     Plain("error_code", 7, "int32", "Of PredictStream only: the gRPC status of a request that failed; else 0."),
     Plain("error_message", 8, "string", "Why it failed. A failed request ends no stream."),
+    Plain("error_reason", 9, "string", "The same for programs, such as QUEUE_FULL."),
+    Plain("error_retry_after_ms", 10, "int64", "When to ask again; 0: the server does not say."),
 )
 
 

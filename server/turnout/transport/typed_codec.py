@@ -124,6 +124,8 @@ class TypedCodec:
             model_version=asked.model_version,
             error_code=code[0],
             error_message=error.message,
+            error_reason=error.reason.name,
+            error_retry_after_ms=error.retry_after_ms or 0,
         )
         encoded: bytes = message.SerializeToString()
         return encoded
