@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from turnout_wire.tensors import Array
 
 ParameterValue = bool | int | float | str
 
 
-class Class(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Class:
     """One of the largest elements of an output that was asked for with `classification`."""
 
     value: float

@@ -91,7 +91,7 @@ def run(data: bytes) -> None:
 def _refused(refusal: ServingError, message: pb.ModelInferRequest, data: bytes) -> None:
     oracle.refused(refusal, data)
     asked = codec.Asked.of(codec.Requests(LIMITS).read(data), LIMITS.id_characters_max)
-    answer = pb.ModelStreamInferResponse.FromString(codec.encode_stream_error(asked, refusal))
+    answer = pb.ModelStreamInferResponse.FromString(codec.encode_stream_error(asked, refusal, "CODE"))
     oracle.require(bool(answer.error_message), "a stream's error without a text")
     oracle.require(
         answer.infer_response.id == message.id[: LIMITS.id_characters_max], "a stream's error for another request"

@@ -499,12 +499,19 @@ def test_stream_error_carries_what_the_request_said_of_itself() -> None:
     request = message()
     request.id, request.model_version = "r-9", "4"
     asked = codec.Asked.of(codec.Requests(LIMITS).read(request.SerializeToString()), 30)
-    encoded = codec.encode_stream_error(asked, ServingError(Reason.NOT_FOUND, "no such model"))
+    encoded = codec.encode_stream_error(asked, ServingError(Reason.NOT_FOUND, "no such model"), "NOT_FOUND")
     reply = service_pb2.ModelStreamInferResponse.FromString(encoded)
     assert reply.error_message == "no such model"
     answer = reply.infer_response
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "4", "r-9")
     assert answer.parameters["triton_final_response"].bool_param is True
+
+
+def test_stream_error_carries_what_a_status_would_say() -> None:
+    encoded = codec.encode_stream_error(codec.Asked(), ServingError(Reason.QUEUE_FULL, "full", 250), "UNAVAILABLE")
+    said = pb.ModelStreamInferResponse.FromString(encoded).infer_response.parameters
+    assert (said["turnout_code"].string_param, said["turnout_reason"].string_param) == ("UNAVAILABLE", "QUEUE_FULL")
+    assert said["turnout_retry_after_ms"].int64_param == 250
 
 
 def test_the_two_definitions_are_different_classes() -> None:

@@ -99,7 +99,9 @@ async def test_every_row_over_the_wire(reason: Reason, monkeypatch: pytest.Monke
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
         assert not server.seen.handler_failures
-        pushback = dict(refused.value.trailing_metadata()).get("grpc-retry-pushback-ms")
+        trailing = dict(refused.value.trailing_metadata())
+    assert trailing["turnout-reason"] == reason.name
+    pushback = trailing.get("grpc-retry-pushback-ms")
     assert refused.value.code() is code
     assert words in refused.value.details()
     assert (pushback is not None) == (reason is Reason.QUEUE_FULL)
@@ -131,7 +133,7 @@ async def test_unexpected_exception_becomes_an_id(error: Exception, guard: Any) 
     ((method, error_id, told),) = seen.handler_failures
     assert (method, told) == ("Method", error)
     assert (code, details) == (grpc.StatusCode.INTERNAL, f"internal error in Method (error id {error_id})")
-    assert len(error_id) == 16 and "/secret" not in details and metadata == ()
+    assert len(error_id) == 16 and "/secret" not in details and metadata == (("turnout-reason", "EXECUTION_FAILED"),)
 
 
 @pytest.mark.parametrize("guard", [guarded, guarded_stream])
@@ -155,7 +157,7 @@ async def test_abort_passes_through_and_is_not_told_twice(guard: Any) -> None:
     seen = Seen()
     code, details, metadata = await refused_by(raising(ServingError(Reason.QUEUE_FULL, "full", 250)), seen, guard)
     assert (code, details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-    assert metadata == (("grpc-retry-pushback-ms", "250"),)
+    assert metadata == (("turnout-reason", "QUEUE_FULL"), ("grpc-retry-pushback-ms", "250"))
     context = FakeContext()
     with pytest.raises(grpc.aio.AbortError):
         await guard("Method", raising(grpc.aio.AbortError()), seen)(b"", context)

@@ -304,11 +304,17 @@ class Asked(NamedTuple):
         )
 
 
-def encode_stream_error(asked: Asked, error: ServingError) -> bytes:
-    """An error inside a stream, which stays open: the text, and the request it belongs to."""
+def encode_stream_error(asked: Asked, error: ServingError, code: str) -> bytes:
+    """An error inside a stream, which stays open: the text, the request it belongs to, and as parameters what the
+    status of a call would say (`code`: its name)."""
     reply = pb.ModelStreamInferResponse(error_message=error.message)
     reply.infer_response.model_name = asked.model_name
     reply.infer_response.model_version = asked.model_version
     reply.infer_response.id = asked.request_id
-    reply.infer_response.parameters["triton_final_response"].bool_param = True
+    parameters = reply.infer_response.parameters
+    parameters["triton_final_response"].bool_param = True
+    parameters["turnout_code"].string_param = code
+    parameters["turnout_reason"].string_param = error.reason.name
+    if error.retry_after_ms is not None:
+        parameters["turnout_retry_after_ms"].int64_param = error.retry_after_ms
     return reply.SerializeToString()

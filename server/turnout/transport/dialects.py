@@ -37,8 +37,8 @@ class Dialect(Protocol):
             ServingError: it cannot be written so.
         """
 
-    def encode_stream_error(self, asked: codec.Asked, error: ServingError) -> bytes:
-        """The message of a request of a stream that failed; the stream goes on."""
+    def encode_stream_error(self, asked: codec.Asked, error: ServingError, code: str) -> bytes:
+        """The message of a request of a stream that failed; the stream goes on. `code`: the name of its status."""
 
 
 class OpenInference:

@@ -18,6 +18,7 @@ from turnout.core.errors import Reason, ServingError
 from turnout.core.tracing import TraceContext
 from turnout.runtime.ports import Observer
 
+REASON_KEY = "turnout-reason"  # trailing metadata: gRPC's own errors have the same statuses
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryHandler = Callable[[Any, Context], Awaitable[bytes]]
 StreamHandler = Callable[[Any, Context], Awaitable[None]]  # writes its answers itself
@@ -52,10 +53,10 @@ def status_table(overload: grpc.StatusCode) -> StatusTable:
 
 
 async def refuse(context: Context, error: ServingError, table: StatusTable = STATUS) -> NoReturn:
-    """End the call with the error's status; clients that retry are told when."""
-    metadata: tuple[tuple[str, str], ...] = ()
+    """End the call with the error's status; clients that retry are told when, and all that it was this server."""
+    metadata: tuple[tuple[str, str], ...] = ((REASON_KEY, error.reason.name),)
     if error.retry_after_ms is not None:
-        metadata = (("grpc-retry-pushback-ms", str(error.retry_after_ms)),)
+        metadata += (("grpc-retry-pushback-ms", str(error.retry_after_ms)),)
     await context.abort(table[error.reason], cut(error.message), metadata)
     raise AssertionError("abort returned")
 

@@ -66,7 +66,7 @@ class ModelServices:
         self._reflection.serve_also([service for _, service in self._served.values()])
 
     def _serve(self, service: ModelService) -> None:
-        codec = TypedCodec(service, self._limits, self._table)
+        codec = TypedCodec(service, self._limits)
         unary = guarded(codec.unary, partial(self._inference.infer, dialect=codec), self._observer, self._table)
         stream = guarded_stream(
             codec.stream, partial(self._inference.stream, dialect=codec), self._observer, self._table

@@ -17,12 +17,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-not-found]
+from grpc import StatusCode
 
 from turnout.core.errors import Reason, ServingError
 from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.transport.codec import MESSAGE_BYTES_MAX, Asked, Received
 from turnout.transport.plan import DecodeLimits, InputPlan, Parameters, Plan, invalid
-from turnout.transport.status import StatusTable
 from turnout_wire.tensors import RANK_MAX, Array, DataType, to_bytes, to_raw
 from turnout_wire.typed import ANY, PACKAGE, Field, ModelService, file_descriptor
 from turnout_wire.varint import to_varint
@@ -31,16 +31,16 @@ from turnout_wire.varint import to_varint
 _WIDTHS = {"bool": 1, "fixed32": 4, "fixed64": 8, "sfixed32": 4, "sfixed64": 8, "float": 4, "double": 8}
 _SINGLE = np.dtype("<f4")
 _STICKY = "sticky_key"
+_CODES: dict[str, int] = {code.name: code.value[0] for code in StatusCode}
 _TWIN = "twin"  # a package
 
 
 class TypedCodec:
     """The dialect of one model's service; see `dialects.Dialect`."""
 
-    def __init__(self, service: ModelService, limits: DecodeLimits, table: StatusTable) -> None:
+    def __init__(self, service: ModelService, limits: DecodeLimits) -> None:
         self._service = service
         self._limits = limits
-        self._table = table
         self.unary = service.predict_path[1:]
         self.stream = service.stream_path[1:]
         self._packed = frozenset(field.number for field in service.inputs if field.kind in _WIDTHS)
@@ -117,12 +117,11 @@ class TypedCodec:
             )
         return b"".join(parts)
 
-    def encode_stream_error(self, asked: Asked, error: ServingError) -> bytes:
-        code: Any = self._table[error.reason].value
+    def encode_stream_error(self, asked: Asked, error: ServingError, code: str) -> bytes:
         message = self._messages[2](
             request_id=asked.request_id,
             model_version=asked.model_version,
-            error_code=code[0],
+            error_code=_CODES[code],
             error_message=error.message,
             error_reason=error.reason.name,
             error_retry_after_ms=error.retry_after_ms or 0,

@@ -1,0 +1,170 @@
+"""What is sent again, when and how often: by gRPC for unary calls, by the pool for streams, and the same for both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from support.fake_inference import IMAGE, KINDS, TRANSPORTS, AnyClient, Refusal, fake_server
+from turnout_client import Retry
+
+Code = grpc.StatusCode
+QUICK = Retry(backoff_s=0.005, backoff_s_max=0.01)
+both = pytest.mark.parametrize("kind", KINDS)
+ways = pytest.mark.parametrize("transport", TRANSPORTS)
+
+
+def client(kind: str, transport: str, endpoint: Any, **settings: Any) -> AnyClient:
+    # A pool of connections of its own: gRPC keeps a budget for each server name, and ports are used again.
+    return AnyClient(kind, endpoint, transport=transport, **{"retry": QUICK, **settings})
+
+
+@both
+@ways
+@pytest.mark.parametrize(
+    ("refusal", "sent"),
+    [
+        (Refusal(Code.UNAVAILABLE), 2),
+        (Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=1), 2),
+        (Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=-1), 1),
+        (Refusal(Code.UNAVAILABLE, pushback_ms=-1), 1),
+        (Refusal(Code.INVALID_ARGUMENT), 1),
+        (Refusal(Code.NOT_FOUND), 1),
+        (Refusal(Code.INTERNAL), 1),
+        (Refusal(Code.DEADLINE_EXCEEDED), 1),
+    ],
+)
+async def test_what_is_sent_again(kind: str, transport: str, refusal: Refusal, sent: int) -> None:
+    async with fake_server(refusal) as server, client(kind, transport, server.address) as calling:
+        if sent == 1:
+            error = await calling.failure("m", IMAGE)
+            assert (error.code, error.message) == (refusal.code.name, "no")
+        else:
+            assert (await calling.infer("m", IMAGE))["x"].tolist() == IMAGE["x"].tolist()
+        assert len(server.received) == sent
+        assert all(received.streamed == (transport == "stream") for received in server.received)
+
+
+@both
+@ways
+async def test_attempts_are_counted(kind: str, transport: str) -> None:
+    async with fake_server(*[Refusal()] * 5) as server, client(kind, transport, server.address) as calling:
+        error = await calling.failure("m", IMAGE)
+        assert error.code == "UNAVAILABLE" and error.retryable
+        assert len(server.received) == QUICK.attempts_max
+        async with client(kind, transport, server.address, retry=None) as once:
+            await once.failure("m", IMAGE)
+    assert len(server.received) == QUICK.attempts_max + 1
+
+
+@both
+@ways
+async def test_a_pushback_is_waited_for(kind: str, transport: str) -> None:
+    refusal = Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=150)
+    async with fake_server(refusal) as server, client(kind, transport, server.address) as calling:
+        began = time.monotonic()
+        await calling.infer("m", IMAGE)
+        assert time.monotonic() - began >= 0.145
+        assert len(server.received) == 2
+
+
+@both
+@ways
+async def test_nothing_is_sent_past_the_deadline(kind: str, transport: str) -> None:
+    refusal = Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=5000)
+    async with fake_server(refusal) as server, client(kind, transport, server.address) as calling:
+        began = time.monotonic()
+        error = await calling.failure("m", IMAGE, timeout_s=0.1)
+        assert time.monotonic() - began < 2
+        # gRPC waits for the deadline; the pool says at once why there is no answer.
+        assert error.code == ("DEADLINE_EXCEEDED" if transport == "unary" else "RESOURCE_EXHAUSTED")
+        assert error.retry_after_s == (None if transport == "unary" else 5.0)
+        assert len(server.received) == 1
+
+
+@both
+@ways
+async def test_the_budget_bounds_what_is_sent_again(kind: str, transport: str) -> None:
+    """Of 20 tokens, 10 may go. The first failure of each call takes one too."""
+    retry = Retry(backoff_s=0.001, backoff_s_max=0.001, tokens_max=20, token_ratio=0.001)
+    async with fake_server(*[Refusal()] * 100) as server, client(kind, transport, server.address, retry=retry) as to:
+        sent = []
+        for _ in range(6):
+            before = len(server.received)
+            await to.failure("m", IMAGE)
+            sent.append(len(server.received) - before)
+        # Tokens after each call: 16, 12, then 11 and 10: not more than half.
+        assert sent == [4, 4, 2, 1, 1, 1]
+        server.script.clear()
+        assert await to.infer("m", IMAGE)
+
+
+@both
+async def test_a_large_request_is_sent_once(kind: str) -> None:
+    small = Retry(backoff_s=0.005, message_bytes_max=10_000)
+    large = {"x": IMAGE["x"].repeat(1000, axis=0)}
+    async with fake_server(Refusal()) as server, client(kind, "unary", server.address, retry=small) as calling:
+        assert (await calling.failure("m", large)).code == "UNAVAILABLE"
+        assert len(server.received) == 1
+
+
+@both
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.CANCELLED, Code.OK])
+async def test_a_stream_that_ends_costs_no_call(kind: str, code: grpc.StatusCode) -> None:
+    """Both requests of the stream go again, in a new one."""
+    ends = Refusal(Code.ABORTED if code is Code.OK else code, ends=True)
+    async with fake_server(ends) as server, client(kind, "stream", server.address, streams=one()) as calling:
+        server.gate.clear()
+        asking = [asyncio.ensure_future(calling.infer("m", IMAGE)) for _ in range(3)]
+        await until(lambda: server.received)
+        await asyncio.sleep(0.05)
+        server.gate.set()
+        answers = await asyncio.gather(*asking)
+        assert [answer["x"].tolist() for answer in answers] == [IMAGE["x"].tolist()] * 3
+        again = server.received[1:]
+        # What may be about another request goes alone.
+        assert all(received.streamed == (code is not Code.OK) for received in again)
+        assert len(again) == 3
+
+
+@both
+async def test_a_server_without_streams_is_called(kind: str) -> None:
+    async with fake_server(streams=False) as server, client(kind, "stream", server.address) as calling:
+        assert await calling.infer("m", IMAGE)
+        assert [received.streamed for received in server.received] == [False]
+
+
+@both
+async def test_a_server_that_gives_no_ids_is_called(kind: str) -> None:
+    async with fake_server() as server, client(kind, "stream", server.address) as calling:
+        server.ids = False
+        assert await calling.infer("m", IMAGE)
+        assert [received.streamed for received in server.received] == [True, False]
+
+
+@both
+async def test_a_stream_s_budget_bounds_what_goes_alone(kind: str) -> None:
+    retry = Retry(backoff_s=0.001, tokens_max=2, token_ratio=0.001)
+    ends = Refusal(Code.INTERNAL, ends=True, text="broken")
+    async with fake_server(ends) as server, client(kind, "stream", server.address, retry=retry) as calling:
+        error = await calling.failure("m", IMAGE)
+        assert (error.code, error.message) == ("INTERNAL", "broken")
+        assert len(server.received) == 1
+
+
+def one() -> Any:
+    from turnout_client import Streams
+
+    return Streams(streams_max=1)
+
+
+async def until(condition: Any) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("not within 2 s")
