@@ -7,6 +7,7 @@ seconds, and others run where they are built already.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ class Example:
         command = [part.format(endpoint=endpoint, admin=admin) for part in self.run]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return re.sub("\x1b\\[[0-9;]*m", "", done.stdout)  # Maven's, on a pipe too
 
 
 def _protoc() -> list[str]:
@@ -117,6 +118,6 @@ JAVA = Example(
     EXAMPLES / "java" / "target" / "classes" / "Example.class",
     (("mvn", "-q", "-B", "compile"),),
     EXAMPLES / "java",
-    ("mvn", "-q", "-B", "-Dstyle.color=never", "exec:java", "-Dexec.args={endpoint} {admin}"),
+    ("mvn", "-q", "-B", "exec:java", "-Dexec.args={endpoint} {admin}"),
 )
 PYTHON = Example("Python", (), EXAMPLES, (), EXAMPLES, (sys.executable, "python_sync.py", "{endpoint}", "{admin}"))

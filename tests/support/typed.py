@@ -35,7 +35,7 @@ class TypedClient:
         self.Response: Any = GetMessageClass(pool.FindMessageTypeByName(f"{service}Response"))
         coders: Any = {
             "request_serializer": lambda message: (
-                message if isinstance(message, bytes) else message.SerializeToString()
+                message if isinstance(message, bytes) else self.Request.SerializeToString(message)
             ),
             "response_deserializer": self.Response.FromString,
         }

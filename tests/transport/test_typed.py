@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from support.edge import WAIT_S_MAX, Gate, Served, edge, eventually, infer_request, signature
+from support.traces import KeptTraces
 from support.typed import TypedClient, reflect, services
 from turnout.backends.synthetic import SyntheticModel
 from turnout.core.routing import Interval
@@ -175,6 +176,15 @@ async def test_a_message_that_is_none_and_one_in_another_encoding() -> None:
         assert list((await client.predict(tag + b"\x03\x80\x01\x00")).y) == [True, False]  # true in two bytes
 
 
+async def test_a_tensor_may_be_called_as_a_method_of_messages() -> None:
+    names = ["SerializeToString", "FromString", "DESCRIPTOR", "extend"]
+    specs = tuple(TensorSpec(name, DataType.FP32, (-1, 1)) for name in names)
+    async with edge({"m": Served(SyntheticModel(Signature(specs, specs)))}) as server:
+        client = await TypedClient.of(server.channel, "turnout.models.M")
+        answer = await client.predict(client.Request(**{name: [n] for n, name in enumerate(names)}))
+        assert [list(getattr(answer, name)) for name in names] == [[0], [2], [4], [6]]
+
+
 async def test_deadline_cancellation_and_bounds_are_those_of_the_generic_service() -> None:
     gate = Gate()
     model = SyntheticModel(signature(), wait=gate)
@@ -197,6 +207,18 @@ async def test_deadline_cancellation_and_bounds_are_those_of_the_generic_service
         await asyncio.wait_for(running, WAIT_S_MAX)
         statuses = {status for method, status in server.counts.calls if method == "turnout.models.M/Predict"}
         assert statuses == {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"}
+
+
+async def test_a_traced_request_is_told_with_the_method_that_was_called() -> None:
+    tracer = KeptTraces()
+    async with edge(tracer=tracer) as server:
+        client = await TypedClient.of(server.channel, "turnout.models.M")
+        await client.predict(client.Request(x=[1] * 4, request_id="r"))
+        await refused(client.predict(client.Request(x=[1] * 3)))
+        assert [answer.request_id async for answer in client.predict_stream([client.Request(x=[1] * 4)])] == [""]
+    told = [(ended.method, ended.status) for ended in tracer.requests]
+    unary, stream = "turnout.models.M/Predict", "turnout.models.M/PredictStream"
+    assert told == [(unary, "OK"), (unary, "INVALID_ARGUMENT"), (stream, "OK")]
 
 
 async def test_a_stream_answers_in_order_and_an_error_is_an_answer() -> None:

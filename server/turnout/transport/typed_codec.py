@@ -108,7 +108,7 @@ class TypedCodec:
             parts += _values(field, array, message)
             if field.shape_number:
                 getattr(message, field.shape_name).extend(array.shape)
-        parts.append(message.SerializeToString())
+        parts.append(self._messages[2].SerializeToString(message))  # of the class: a tensor may be called so
         length = sum(map(len, parts))
         if length > MESSAGE_BYTES_MAX:
             raise ServingError(
@@ -126,7 +126,7 @@ class TypedCodec:
             error_reason=error.reason.name,
             error_retry_after_ms=error.retry_after_ms or 0,
         )
-        encoded: bytes = message.SerializeToString()
+        encoded: bytes = self._messages[2].SerializeToString(message)
         return encoded
 
     def _parsed(self, data: bytes) -> Any:
@@ -138,7 +138,7 @@ class TypedCodec:
             field.kind == "bool" and not all(map(bytes.isascii, getattr(message, field.name)))
             for field in self._service.inputs
         )
-        return twin.FromString(request.FromString(data).SerializeToString()) if unusual else message
+        return twin.FromString(request.SerializeToString(request.FromString(data))) if unusual else message
 
     def _differs(self, field: Field, response: InferenceResponse) -> ServingError:
         tensor = field.tensor
