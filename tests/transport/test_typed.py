@@ -171,6 +171,11 @@ async def test_a_message_that_is_none_and_one_in_another_encoding() -> None:
         single = to_varint(number << 3 | 5)
         unpacked = b"".join(single + numbers[at : at + 4] for at in range(0, 16, 4))
         assert list((await client.predict(unpacked)).y) == [2, 4, 6, 8]
+        scattered = (
+            b"".join(to_varint(number << 3 | 2) + b"\x04" + numbers[at : at + 4] for at in range(0, 16, 4)) * 8
+        )  # 32 pieces
+        for much in (b"\x78\x01", to_varint(number << 3 | 2) + b"\x00"):  # unknown fields, pieces of nothing
+            assert list((await client.predict(much * 100 + scattered)).y) == [2, 4, 6, 8] * 8
         client = await TypedClient.of(server.channel, "turnout.models.Flag")
         tag = to_varint(client.Request.DESCRIPTOR.fields_by_name["x"].number << 3 | 2)
         assert list((await client.predict(tag + b"\x03\x80\x01\x00")).y) == [True, False]  # true in two bytes

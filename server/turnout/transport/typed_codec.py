@@ -33,6 +33,7 @@ _SINGLE = np.dtype("<f4")
 _STICKY = "sticky_key"
 _CODES: dict[str, int] = {code.name: code.value[0] for code in StatusCode}
 _TWIN = "twin"  # a package
+_PIECES_MAX = 64  # beyond which protobuf's own parser goes over a message once more, and Python over none of it
 
 
 class TypedCodec:
@@ -130,14 +131,18 @@ class TypedCodec:
         return encoded
 
     def _parsed(self, data: bytes) -> Any:
-        """The request with the packed fields as bytes. What came in another encoding (numbers one by one, or a truth
-        value in more than one byte), which is rare, is written again in the usual one."""
+        """The request with the packed fields as bytes. What came in another encoding (numbers one by one, in many
+        pieces, or a truth value in more than one byte), which is rare, is written again in the usual one."""
         request, twin, _ = self._messages
         message = twin.FromString(data)
-        unusual = any(unknown.field_number in self._packed for unknown in UnknownFieldSet(message)) or any(
-            field.kind == "bool" and not all(map(bytes.isascii, getattr(message, field.name)))
-            for field in self._service.inputs
-        )
+        unknown = UnknownFieldSet(message)
+        unusual = len(unknown) > _PIECES_MAX or any(one.field_number in self._packed for one in unknown)
+        for field in () if unusual else self._service.inputs:
+            if field.kind in _WIDTHS:
+                pieces = getattr(message, field.name)
+                if len(pieces) > _PIECES_MAX or (field.kind == "bool" and not all(map(bytes.isascii, pieces))):
+                    unusual = True
+                    break
         return twin.FromString(request.SerializeToString(request.FromString(data))) if unusual else message
 
     def _differs(self, field: Field, response: InferenceResponse) -> ServingError:
