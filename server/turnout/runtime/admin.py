@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from turnout.core.ids import Revision
 from turnout.core.shadow_rules import ShadowLimits
 from turnout.core.slots import SlotState
 from turnout.runtime.controller import Controller
-from turnout.runtime.counts import CountingObserver, Counts
+from turnout.runtime.counts import Counts
 from turnout.runtime.demands import Demands
 from turnout.runtime.events import Events
 from turnout.runtime.fleet import Fleet
 from turnout.runtime.ledger import Ledger
 from turnout.runtime.opening import Opener
 from turnout.runtime.operations import Operations
-from turnout.runtime.ports import ClockNs, Journal, ModelSource, Observer, Revisions
+from turnout.runtime.overhearing import Overheard
+from turnout.runtime.ports import ClockNs, Journal, ModelSource, Revisions
 from turnout.runtime.recovery import Recovery
 from turnout.runtime.requests import Requests
 from turnout.runtime.works import Works
@@ -51,14 +51,14 @@ class Admin:
         limits: AdminLimits,
     ) -> None:
         self.counts = counts = Counts()
-        opener = replace(opener, observer=CountingObserver(opener.observer, counts))
+        opener = replace(opener, observer=Overheard(opener.observer, counts.transition))
         if limits.memory_bytes_max:  # what a model takes is known when it is loaded: one after the other
             opener = replace(opener, loads=asyncio.Semaphore(1))
         self.fleet = Fleet()
         self.limits = limits
         self.events = Events(run_id)
         ledger = Ledger(journal, opener.offload, counts)
-        works = Works(opener, _Steps(opener.observer, self._stepped))
+        works = Works(opener, Overheard(opener.observer, self._stepped))
         self.controller = Controller(self.fleet, works, ledger, self.events, now_ns, counts, limits.require_etag)
         demands = Demands(self.fleet, limits.memory_bytes_max)
         self.operations = Operations(self.controller, revisions, opener.offload, demands, limits.shadow)
@@ -80,29 +80,7 @@ class Admin:
         await self.controller.stop()
         await self.requests.stop()
 
-    def _stepped(self, model: str) -> None:
-        self.controller.stepped(model)
-
-
-class _Steps:
-    """An Observer that also tells of steps which are not journaled."""
-
-    def __init__(self, observer: Observer, stepped: Callable[[str], None]) -> None:
-        self._observer = observer
-        self._stepped = stepped
-        self.run_failed = observer.run_failed
-        self.handler_failed = observer.handler_failed
-        self.noticed = observer.noticed
-
-    def slot_changed(
-        self,
-        model: str,
-        slot: str,
-        state: SlotState,
-        revision: Revision | None,
-        why: str,
-        cause: BaseException | None,
-    ) -> None:
-        self._observer.slot_changed(model, slot, state, revision, why, cause)
+    def _stepped(self, model: str, slot: str, state: SlotState) -> None:
+        """A step that is not journaled."""
         if state is SlotState.WARMING:
-            self._stepped(model)
+            self.controller.stepped(model)

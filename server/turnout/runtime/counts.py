@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from turnout.core.ids import Revision
 from turnout.core.sketch import Sketch
 from turnout.core.slots import SlotState
 from turnout.runtime.account import CLOSED_MAX
-from turnout.runtime.ports import Observer
 
 OTHER = "_OTHER"  # for a name that is not ours: what clients may choose freely must not become a label
 
@@ -65,26 +63,3 @@ class Counts:
 
     def moved(self, model: str, kind: str, duration_ns: int) -> None:
         self.moves.setdefault((model, kind), Durations()).record(duration_ns)
-
-
-class CountingObserver:
-    """An Observer that also counts what slots go through."""
-
-    def __init__(self, observer: Observer, counts: Counts) -> None:
-        self._observer = observer
-        self._counts = counts
-        self.run_failed = observer.run_failed
-        self.handler_failed = observer.handler_failed
-        self.noticed = observer.noticed
-
-    def slot_changed(
-        self,
-        model: str,
-        slot: str,
-        state: SlotState,
-        revision: Revision | None,
-        why: str,
-        cause: BaseException | None,
-    ) -> None:
-        self._counts.transition(model, slot, state)
-        self._observer.slot_changed(model, slot, state, revision, why, cause)
