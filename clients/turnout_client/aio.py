@@ -263,6 +263,6 @@ class Client:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise InferenceError(
-                "CANCELLED", "the call was cancelled by the server, or the client was closed"
+            raise (
+                client_closed() if self._closed else InferenceError("CANCELLED", "the server cancelled it")
             ) from None

@@ -37,6 +37,7 @@ class StreamPool:
         # The least loaded stream takes a call, so a bound on all of them bounds each.
         self._places = asyncio.Semaphore(self._bounds.streams_max * self._bounds.inflight_max)
         self._retries = Retries(settings.retry)
+        self._closed = False
 
     async def ask(self, request: InferRequest, deadline: float) -> pb.ModelInferResponse | None:
         """The answer, after retries if need be; None: the request must be a call of its own.
@@ -70,6 +71,7 @@ class StreamPool:
 
     async def close(self) -> None:
         """Ends all calls under way as CANCELLED."""
+        self._closed = True
         await asyncio.gather(*(stream.close() for stream in list(self._streams)))
 
     async def _attempt(
@@ -84,6 +86,9 @@ class StreamPool:
         except TimeoutError:
             raise InferenceError("DEADLINE_EXCEEDED", "no place in a stream became free in time") from None
         # Nothing awaits from here until the request is sent: whoever has sent gives the place back.
+        if self._closed:
+            self._places.release()
+            raise client_closed()
         now = loop.time()
         stream = self._pick(now)
         request_id = request.request_id or mint_id()

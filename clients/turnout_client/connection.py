@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import grpc
 
+from turnout_client.errors import RETRYABLE
 from turnout_client.settings import Keepalive, Retry, Settings, Tls
 from turnout_wire.service import SERVICE
 
@@ -80,7 +81,7 @@ def _service_config(target: Target, retry: Retry | None) -> str:
             "initialBackoff": f"{retry.backoff_s:.3f}s",
             "maxBackoff": f"{retry.backoff_s_max:.3f}s",
             "backoffMultiplier": retry.backoff_multiplier,
-            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            "retryableStatusCodes": list(RETRYABLE),
         }
         config["methodConfig"] = [
             {"name": [{"service": SERVICE}], "retryPolicy": policy},

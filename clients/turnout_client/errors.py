@@ -16,6 +16,8 @@ from google.rpc.status_pb2 import Status
 from turnout_wire.admin import DETAILS_KEY, error_info
 
 _UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+# CANCELLED by a server: gRPC's way to end what is under way when it stops at once.
+RETRYABLE = ("UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED")
 _PUSHBACK = "grpc-retry-pushback-ms"  # trailing metadata
 _REASON = "turnout-reason"  # trailing metadata
 _ERROR_ID = re.compile(r"\(error id ([0-9a-f]{16})\)")
@@ -85,9 +87,11 @@ class InferenceError(Exception):
     def retryable(self) -> bool:
         """Whether it makes sense to send the same again: inference changes nothing on a server, so a request that may
         have run can run again. RESOURCE_EXHAUSTED without a pushback is a message above a limit, or a quota."""
-        if self.code == "UNAVAILABLE":
-            return self.retry_after_s is None or self.retry_after_s >= 0
-        return self.code == "RESOURCE_EXHAUSTED" and self.retry_after_s is not None and self.retry_after_s >= 0
+        if self.code not in RETRYABLE:
+            return False
+        if self.retry_after_s is None:
+            return self.code != "RESOURCE_EXHAUSTED"
+        return self.retry_after_s >= 0
 
     @property
     def unreachable(self) -> bool:
@@ -113,7 +117,7 @@ def inference_error(error: grpc.RpcError) -> InferenceError:
 
 def client_closed() -> InferenceError:
     """What a call is told whose client is closed."""
-    return InferenceError("CANCELLED", "the client was closed")
+    return InferenceError("CANCELLED", "the client was closed", retry_after_s=-1.0)
 
 
 def error_id_of(message: str) -> str:

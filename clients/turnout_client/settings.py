@@ -12,14 +12,17 @@ Token = str | Callable[[], str]
 TraceHeaders = Callable[[], Mapping[str, str]]
 
 TIMEOUT_S = 10.0  # of a call that is not told another one
+# gRPC 1.83 loses a call, deadline and all, whose backoff comes to 0 ms.
+_BACKOFF_S_MIN = 0.01
 _ATTEMPTS_MAX = 5  # gRPC's own bound
 _TOKENS_MAX = 1000  # gRPC's own bound
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When a call is sent again: after UNAVAILABLE, and after RESOURCE_EXHAUSTED when the server says (pushback).
-    Never past the call's deadline, nor when the budget is spent.
+    """When a call is sent again: after UNAVAILABLE, after CANCELLED by the server, and after RESOURCE_EXHAUSTED when
+    the server says so (pushback). Inference changes nothing on a server, so what may have run can run again. Never
+    past the call's deadline, nor when the budget is spent.
 
     The budget is gRPC's retryThrottling: a bucket of `tokens_max` tokens. Each failure that could be retried takes one,
     each success gives `token_ratio` back, and only while more than half are left is anything sent again.
@@ -41,7 +44,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         _within("attempts_max", self.attempts_max, 1, _ATTEMPTS_MAX)
-        _within("backoff_s", self.backoff_s, 0.001, 3600)
+        _within("backoff_s", self.backoff_s, _BACKOFF_S_MIN, 3600)
         _within("backoff_s_max", self.backoff_s_max, self.backoff_s, 3600)
         _within("backoff_multiplier", self.backoff_multiplier, 1, 100)
         _within("tokens_max", self.tokens_max, 1, _TOKENS_MAX)

@@ -10,16 +10,15 @@ import grpc
 import pytest
 
 from support.fake_inference import IMAGE, KINDS, TRANSPORTS, AnyClient, Refusal, fake_server
-from turnout_client import Retry
+from turnout_client import Retry, Streams
 
 Code = grpc.StatusCode
-QUICK = Retry(backoff_s=0.005, backoff_s_max=0.01)
+QUICK = Retry(backoff_s=0.01, backoff_s_max=0.02)
 both = pytest.mark.parametrize("kind", KINDS)
 ways = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 def client(kind: str, transport: str, endpoint: Any, **settings: Any) -> AnyClient:
-    # A pool of connections of its own: gRPC keeps a budget for each server name, and ports are used again.
     return AnyClient(kind, endpoint, transport=transport, **{"retry": QUICK, **settings})
 
 
@@ -29,6 +28,7 @@ def client(kind: str, transport: str, endpoint: Any, **settings: Any) -> AnyClie
     ("refusal", "sent"),
     [
         (Refusal(Code.UNAVAILABLE), 2),
+        (Refusal(Code.CANCELLED), 2),
         (Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=1), 2),
         (Refusal(Code.RESOURCE_EXHAUSTED, pushback_ms=-1), 1),
         (Refusal(Code.UNAVAILABLE, pushback_ms=-1), 1),
@@ -90,7 +90,7 @@ async def test_nothing_is_sent_past_the_deadline(kind: str, transport: str) -> N
 @ways
 async def test_the_budget_bounds_what_is_sent_again(kind: str, transport: str) -> None:
     """Of 20 tokens, 10 may go. The first failure of each call takes one too."""
-    retry = Retry(backoff_s=0.001, backoff_s_max=0.001, tokens_max=20, token_ratio=0.001)
+    retry = Retry(backoff_s=0.01, backoff_s_max=0.01, tokens_max=20, token_ratio=0.001)
     async with fake_server(*[Refusal()] * 100) as server, client(kind, transport, server.address, retry=retry) as to:
         sent = []
         for _ in range(6):
@@ -105,7 +105,7 @@ async def test_the_budget_bounds_what_is_sent_again(kind: str, transport: str) -
 
 @both
 async def test_a_large_request_is_sent_once(kind: str) -> None:
-    small = Retry(backoff_s=0.005, message_bytes_max=10_000)
+    small = Retry(backoff_s=0.01, message_bytes_max=10_000)
     large = {"x": IMAGE["x"].repeat(1000, axis=0)}
     async with fake_server(Refusal()) as server, client(kind, "unary", server.address, retry=small) as calling:
         assert (await calling.failure("m", large)).code == "UNAVAILABLE"
@@ -117,7 +117,10 @@ async def test_a_large_request_is_sent_once(kind: str) -> None:
 async def test_a_stream_that_ends_costs_no_call(kind: str, code: grpc.StatusCode) -> None:
     """Both requests of the stream go again, in a new one."""
     ends = Refusal(Code.ABORTED if code is Code.OK else code, ends=True)
-    async with fake_server(ends) as server, client(kind, "stream", server.address, streams=one()) as calling:
+    async with (
+        fake_server(ends) as server,
+        client(kind, "stream", server.address, streams=Streams(streams_max=1)) as calling,
+    ):
         server.gate.clear()
         asking = [asyncio.ensure_future(calling.infer("m", IMAGE)) for _ in range(3)]
         await until(lambda: server.received)
@@ -148,18 +151,12 @@ async def test_a_server_that_gives_no_ids_is_called(kind: str) -> None:
 
 @both
 async def test_a_stream_s_budget_bounds_what_goes_alone(kind: str) -> None:
-    retry = Retry(backoff_s=0.001, tokens_max=2, token_ratio=0.001)
+    retry = Retry(backoff_s=0.01, tokens_max=2, token_ratio=0.001)
     ends = Refusal(Code.INTERNAL, ends=True, text="broken")
     async with fake_server(ends) as server, client(kind, "stream", server.address, retry=retry) as calling:
         error = await calling.failure("m", IMAGE)
         assert (error.code, error.message) == ("INTERNAL", "broken")
         assert len(server.received) == 1
-
-
-def one() -> Any:
-    from turnout_client import Streams
-
-    return Streams(streams_max=1)
 
 
 async def until(condition: Any) -> None:

@@ -65,7 +65,7 @@ FIGURES = (
         "stream_cpu_over_unary",
         "CPU time per request by ModelStreamInfer over ModelInfer: mlp_small, 32 under way",
         "lower",
-        None,
+        0.5,
         _stream,
     ),
 )
