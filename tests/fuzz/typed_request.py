@@ -69,7 +69,7 @@ def _check(field: Field, array: Array, message: Any) -> None:
     elif datatype is DataType.UINT8:
         oracle.require(flat.tobytes() == values, "other bytes")
     elif datatype in _HALVES:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             wanted = np.array(values, np.float32).astype(_HALVES[datatype])
         oracle.require(_equal(flat, wanted), "other halves")
     else:

@@ -245,7 +245,7 @@ def _plan(field: Field, dims: tuple[int, ...], raw: bytes) -> InputPlan:
 def _narrowed(field: Field, wide: Array) -> bytes:
     """In the tensor's own datatype: whole numbers must fit, others are rounded to the nearest and must stay finite."""
     datatype = field.tensor.datatype
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN becomes a quiet one
         narrow = wide.astype(datatype.dtype)
     kept = narrow.astype(wide.dtype)
     wrong = kept != wide if wide.dtype.kind == "i" else np.isfinite(wide) & ~np.isfinite(kept)
@@ -260,7 +260,7 @@ def _values(field: Field, array: Array, message: Any) -> list[bytes | memoryview
         return []
     if field.kind in _WIDTHS or not field.repeated:
         halved = field.tensor.datatype in (DataType.FP16, DataType.BF16)
-        raw = to_raw(array.astype(_SINGLE), DataType.FP32) if halved else to_raw(array, field.tensor.datatype)
+        raw = to_raw(array, DataType.FP32 if halved else field.tensor.datatype)
         return [to_varint(field.number << 3 | 2), to_varint(len(raw)), raw]
     getattr(message, field.name).extend(array.reshape(-1).tolist())
     return []
