@@ -54,7 +54,8 @@ class ModelServices:
     def refresh(self) -> None:
         """Neither blocks nor raises; touches only the models whose signature has changed."""
         signatures = {model.name: model.clients_know(model.route) for model in self._fleet}
-        for name, (before, service) in list(self._served.items()):
+        served = dict(self._served)
+        for name, (before, service) in served.items():
             if signatures.get(name) != before:
                 del self._served[name], self.handlers[service.predict_path], self.handlers[service.stream_path]
         for name, signature in signatures.items():
@@ -63,7 +64,8 @@ class ModelServices:
                 if service.predict_path not in self.handlers:  # two names of one hash: the first has it
                     self._served[name] = signature, service
                     self._serve(service)
-        self._reflection.serve_also([service for _, service in self._served.values()])
+        if self._served != served:
+            self._reflection.serve_also([service for _, service in self._served.values()])
 
     def _serve(self, service: ModelService) -> None:
         codec = TypedCodec(service, self._limits)
