@@ -86,17 +86,21 @@ class StreamPool:
         except TimeoutError:
             raise InferenceError("DEADLINE_EXCEEDED", "no place in a stream became free in time") from None
         # Nothing awaits from here until the request is sent: whoever has sent gives the place back.
-        if self._closed:
+        try:
+            if self._closed:
+                raise client_closed()
+            now = loop.time()
+            request_id = request.request_id or mint_id()
+            message = request.stream_message(request_id, deadline - now)
+            stream = self._pick(now)
+        except BaseException:
             self._places.release()
-            raise client_closed()
-        now = loop.time()
-        stream = self._pick(now)
-        request_id = request.request_id or mint_id()
+            raise
         if request_id in stream.waiting:
             self._places.release()
             return None
         future: asyncio.Future[pb.ModelInferResponse] = loop.create_future()
-        stream.send(request_id, request.stream_message(request_id, deadline - now), future)
+        stream.send(request_id, message, future)
         timer = loop.call_at(deadline, _expire, future)
         try:
             return await future

@@ -52,7 +52,7 @@ def channel_options(target: Target, settings: Settings) -> list[tuple[str, int |
         # gRPC's 1 s and 120 s are for the Internet: a server that restarts is back sooner.
         "grpc.initial_reconnect_backoff_ms": 100,
         "grpc.min_reconnect_backoff_ms": 5000,  # how long one attempt to connect may take
-        "grpc.max_reconnect_backoff_ms": 5000,
+        "grpc.max_reconnect_backoff_ms": 2000,
         "grpc.dns_min_time_between_resolutions_ms": 5000,
     }
     if settings.retry is not None:

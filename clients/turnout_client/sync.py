@@ -41,7 +41,7 @@ class Client:
         timeout_s: the deadline of each call that is not told another one, retries and all.
         retry: what is sent again, and when; None: nothing is.
         transport: "unary": each inference is a call. "stream": inferences share a few long streams, which costs the
-            server much less for each.
+            server less for each.
         streams: the bounds of these streams.
         wait_for_ready: a call waits for a connection until its deadline. False: it fails as UNAVAILABLE while no
             server can be reached, after its retries.

@@ -129,6 +129,27 @@ async def test_places_are_bounded_and_given_back(kind: str) -> None:
 
 
 @both
+async def test_a_request_that_cannot_be_written_keeps_no_place(kind: str) -> None:
+    bounds = Streams(streams_max=1, inflight_max=1)
+    async with fake_server() as server, AnyClient(kind, server.address, transport="stream", streams=bounds) as to:
+        with pytest.raises(ValueError, match="surrogates not allowed"):
+            await to.infer("m", IMAGE, request_id="\ud800")
+        assert await to.infer("m", IMAGE, timeout_s=5)
+
+
+@both
+async def test_an_id_that_is_under_way_goes_alone(kind: str) -> None:
+    single = Streams(streams_max=1)
+    async with fake_server() as server, AnyClient(kind, server.address, transport="stream", streams=single) as to:
+        server.gate.clear()
+        asking = [asyncio.ensure_future(to.infer("m", IMAGE, request_id="r-1")) for _ in range(2)]
+        await eventually(lambda: len(server.received) == 2)
+        server.gate.set()
+        assert [answer.inference_id for answer in await asyncio.gather(*asking)] == ["r-1", "r-1"]
+        assert sorted(received.streamed for received in server.received) == [False, True]
+
+
+@both
 async def test_old_streams_are_replaced(kind: str) -> None:
     bounds = Streams(age_s_max=0.1)
     async with fake_server() as server, AnyClient(kind, server.address, transport="stream", streams=bounds) as to:

@@ -268,3 +268,25 @@ def test_a_delay_ends_before_the_deadline(attempts: int, chance: float, remainin
     else:
         assert delay_s < remaining_s
         assert 0.8 * 0.05 * 2 ** (attempts - 1) <= delay_s <= 1.2 * retry.backoff_s_max
+
+
+def test_the_current_span_becomes_headers() -> None:
+    from opentelemetry import trace
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+    from turnout_client.tracing import opentelemetry_headers
+
+    assert opentelemetry_headers() == {}
+    span = NonRecordingSpan(SpanContext(0xA, 0xB, is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(span):
+        headers = opentelemetry_headers()
+    assert headers["traceparent"] == f"00-{0xA:032x}-{0xB:016x}-01"
+    assert goes_alone(request(), tuple(headers.items()), Streams())
+
+
+def test_names_of_the_package_are_found_when_they_are_used() -> None:
+    import turnout_client
+
+    assert {name for name in turnout_client.__all__ if getattr(turnout_client, name) is None} == set()
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = turnout_client.Nothing

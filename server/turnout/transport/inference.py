@@ -4,8 +4,8 @@ dialect and the dispatcher."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -13,14 +13,13 @@ from turnout.core.errors import Reason, ServingError
 from turnout.core.tensors import InferenceRequest, InferenceResponse
 from turnout.core.tracing import TraceContext
 from turnout.runtime.counts import OTHER, Counts
-from turnout.runtime.dispatcher import Dispatcher, OnDone, Ticket
+from turnout.runtime.dispatcher import Dispatcher
 from turnout.runtime.ports import ClockNs, Observer, Tracer
 from turnout.runtime.tracing import NO_TRACER
 from turnout.transport import codec
 from turnout.transport.calls import Call, CallLimits, Calls
 from turnout.transport.dialects import Dialect, OpenInference
 from turnout.transport.status import STATUS, Context, StatusTable, as_refusal
-from turnout.transport.streams import Order, Streamed, StreamError
 from turnout.transport.tracing import Metadata, Traces
 
 SLOT_PIN = "turnout-slot"  # request metadata
@@ -130,16 +129,18 @@ class InferenceHandlers:
         self._calls.refuse_beyond_bounds()
         metadata = _metadata(context)
         end_on_error = _value(metadata, _END_ON_ERROR) == "true"
-        order = Order(self._stream_inflight_max)
-        reader = asyncio.ensure_future(self._read(raws, context, call, dialect, metadata, order))
-        self._readers.add(reader)
-        reader.add_done_callback(self._readers.discard)
-        reader.add_done_callback(lambda _: order.finish())  # however it ends: even before it began
-        if self._closed:
-            reader.cancel()
-        try:
-            while (answer := await order.next()) is not None:
-                if isinstance(answer, StreamError):
+        answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None] = asyncio.Queue()
+        places = asyncio.Semaphore(self._stream_inflight_max)
+        async with _Tasks() as tasks:
+            reader = tasks.start(self._read(raws, context, call, dialect, metadata, places, answers, tasks))
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+            reader.add_done_callback(lambda _: answers.put_nowait(None))  # however it ends: even before it began
+            if self._closed:
+                reader.cancel()
+            while (task := await answers.get()) is not None:
+                answer = await task
+                if isinstance(answer, _StreamError):
                     if end_on_error:
                         raise answer.error
                     code = self._table[answer.error.reason].name
@@ -147,14 +148,10 @@ class InferenceHandlers:
                     call.hold(len(answer))
                 await context.write(answer)
                 call.let_go(len(answer))
-                order.sent()
+                places.release()
             if reader.cancelled():
                 raise ServingError(Reason.NOT_READY, "the server stops: open a stream to another one")
             reader.result()
-        finally:
-            reader.cancel()
-            order.abandon(lambda streamed: self._left(streamed, dialect, metadata))
-            await asyncio.gather(reader, return_exceptions=True)
 
     async def _read(
         self,
@@ -163,66 +160,40 @@ class InferenceHandlers:
         call: Call,
         dialect: Dialect,
         metadata: Metadata,
-        order: Order,
+        places: asyncio.Semaphore,
+        answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None],
+        tasks: _Tasks,
     ) -> None:
-        await order.place()
+        await places.acquire()
         async for raw in raws:
-            self._begin_streamed(raw, context, call, dialect, metadata, order)
-            await order.place()
+            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call, dialect, metadata)))
+            await places.acquire()
 
-    def _begin_streamed(
-        self, raw: bytes, context: Context, call: Call, dialect: Dialect, metadata: Metadata, order: Order
-    ) -> None:
-        """Send a request of a stream on its way."""
-        streamed = order.add(self._clock_ns(), self._traces.begin(metadata))
-        model = ""
+    async def _answer_streamed(
+        self, raw: bytes, context: Context, call: Call, dialect: Dialect, metadata: Metadata
+    ) -> bytes | _StreamError:
+        started_ns = self._clock_ns()
+        trace = self._traces.begin(metadata)
+        model, request = "", None
+        asked = codec.Asked()
         try:
             received = dialect.read(raw)
             model = received.plan.model
-            streamed.asked = codec.Asked.of(received, self._id_characters_max)
+            asked = codec.Asked.of(received, self._id_characters_max)
             self._calls.refuse_beyond_bounds()
-            streamed.request = request = self._decode(received, metadata, context, streamed.trace)
-            del raw, received  # what the request does not hold is not kept while it waits
-            ticket = self._submit(request, partial(self._settle, streamed, call, dialect, metadata))
+            request = self._decode(received, metadata, context, trace)
+            del raw, received  # as above
+            response = await self._answer(request)
+            answer = dialect.encode(request, response, identity=self._identity, streamed=True)
+        except asyncio.CancelledError:
+            self._traces.ended(dialect.stream, started_ns, metadata, trace, request, None)
+            raise
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
-            self._fail(streamed, dialect, metadata, model, error)
-            return
-        if streamed.answer is None:
-            streamed.ticket = ticket
-            streamed.timer = self._timer(ticket)
-
-    def _settle(
-        self,
-        streamed: Streamed,
-        call: Call,
-        dialect: Dialect,
-        metadata: Metadata,
-        outcome: InferenceResponse | ServingError,
-    ) -> None:
-        request = streamed.request
-        assert request is not None
-        if isinstance(outcome, ServingError):
-            self._fail(streamed, dialect, metadata, request.model, outcome)
-            return
-        try:
-            answer = dialect.encode(request, outcome, identity=self._identity, streamed=True)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._fail(streamed, dialect, metadata, request.model, error)
-            return
-        self._traces.ended(dialect.stream, streamed.started_ns, metadata, streamed.trace, request, outcome)
+            # No name for it here: with its traceback it would hold this frame, and the request in it.
+            return _StreamError(asked, self._failed(dialect.stream, started_ns, metadata, trace, model, request, error))
+        self._traces.ended(dialect.stream, started_ns, metadata, trace, request, response)
         call.hold(len(answer))
-        streamed.settle(answer)
-
-    def _fail(self, streamed: Streamed, dialect: Dialect, metadata: Metadata, model: str, error: Exception) -> None:
-        started_ns, trace, request = streamed.started_ns, streamed.trace, streamed.request
-        refusal = self._failed(dialect.stream, started_ns, metadata, trace, model, request, error)
-        # Its traceback would hold our frames, and the request in them.
-        streamed.settle(StreamError(streamed.asked, refusal.with_traceback(None)))
-
-    def _left(self, streamed: Streamed, dialect: Dialect, metadata: Metadata) -> None:
-        """The client has left before the answer."""
-        started_ns, trace = streamed.started_ns, streamed.trace
-        self._traces.ended(dialect.stream, started_ns, metadata, trace, streamed.request, None)
+        return answer
 
     def _failed(
         self,
@@ -276,8 +247,15 @@ class InferenceHandlers:
             if not future.done():
                 future.set_result(outcome)
 
-        ticket = self._submit(request, settle)
-        timer = self._timer(ticket)
+        try:
+            ticket = self._dispatcher.infer(request, settle)
+        except ServingError as refusal:
+            if refusal.reason in _NO_SLOT:
+                self._count_refusal(request.model, refusal)
+            raise
+        timer = None
+        if ticket.deadline_ns is not None:
+            timer = loop.call_later((ticket.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S, ticket.expire)
         try:
             outcome = await future
         except asyncio.CancelledError:
@@ -290,22 +268,36 @@ class InferenceHandlers:
             raise outcome
         return outcome
 
-    def _submit(self, request: InferenceRequest, on_done: OnDone) -> Ticket:
-        """Raises:
-        ServingError: refused at once.
-        """
-        try:
-            return self._dispatcher.infer(request, on_done)
-        except ServingError as refusal:
-            if refusal.reason in _NO_SLOT:
-                self._count_refusal(request.model, refusal)
-            raise
 
-    def _timer(self, ticket: Ticket) -> asyncio.TimerHandle | None:
-        if ticket.deadline_ns is None:
-            return None
-        delay_s = (ticket.deadline_ns - self._clock_ns()) / 1e9 + _TIMER_SLACK_S
-        return asyncio.get_running_loop().call_later(delay_s, ticket.expire)
+class _StreamError:
+    """A request of a stream that failed, and why."""
+
+    __slots__ = ("asked", "error")
+
+    def __init__(self, asked: codec.Asked, error: ServingError) -> None:
+        self.asked = asked
+        self.error = error
+
+
+class _Tasks:
+    """The tasks of one stream: cancelled and awaited when it ends, however it ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def __aenter__(self) -> _Tasks:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _metadata(context: Context) -> Metadata:
