@@ -33,6 +33,10 @@ serve: $(STAMP) ## Serve models/repository on port 8001 until Ctrl-C, and print 
 test: $(STAMP) ## Run the tests that need pip packages only (pytest)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: examples
+examples: $(STAMP) ## Fetch what the examples in Go, Node.js and Java need, build them and run all against a real server
+	EXAMPLES=all $(BIN)/python -m pytest -q -rs tests/e2e/test_examples.py
+
 .PHONY: test-gpu
 test-gpu: ## Run the tests that need an NVIDIA GPU, in an environment of their own; no other target collects them
 	test -e .venv-gpu/.installed || { $(PYTHON) -m venv .venv-gpu && \

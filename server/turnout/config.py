@@ -205,6 +205,9 @@ class Config(BaseModel):
         False, description="a routed request that another slot fails is answered by the stable one, within its deadline"
     )
 
+    model_services: bool = Field(
+        True, description="each model also has a service of its own, such as /turnout.models.Digits/Predict"
+    )
     response_identity: bool = Field(
         True, description="answers carry turnout_slot, _revision, _generation, inference_id"
     )

@@ -115,6 +115,7 @@ def test_the_order_of_checks_is_stable() -> None:
         (SINGLE, 4 * 4),
         (Signature((TensorSpec("i", DataType.INT8, (ANY, 5)),), (Y,), 2), 2 * 5 * 10),  # typed, negative
         (Signature((TensorSpec("i", DataType.UINT8, (ANY, 5)),), (Y,), 2), 2 * 5 * 2),
+        (Signature((TensorSpec("h", DataType.FP16, (ANY, 5)),), (Y,), 2), 2 * 5 * 4),  # as floats
         (BATCHED, None),
         (Signature((TensorSpec("s", DataType.BYTES, (ANY, 1)),), (Y,), 8), None),
         (Signature((A,), (Y,), 0), None),

@@ -29,7 +29,7 @@ from zoo.samples import heldout
 COMMANDS = commands()
 RUN_S_MAX = 60
 # What a reader types once the server is there: the rest is checked without it.
-WITH_SERVER = {"turnoutctl", "curl", ".venv/bin/python"}
+WITH_SERVER = {"turnoutctl", "curl", "grpcurl", ".venv/bin/python"}
 # Slot blue holds this version on pages that say so; else the newest, as `make serve` leaves it.
 FIRST_VERSION = {"docs/strategies.md": 1}
 
@@ -111,7 +111,7 @@ class Reader:
     def __init__(self, server: Server, repository: Path, folder: Path, crowd: Crowd) -> None:
         self._server = server
         self._repository = repository
-        self._folder = folder
+        self.folder = folder
         self._crowd = crowd
         self._waited: set[str] = set()
         self._first: str | None = None
@@ -119,6 +119,10 @@ class Reader:
     @property
     def admin(self) -> str:
         return address_of(self._server, "admin")
+
+    @property
+    def inference(self) -> str:
+        return self._server.address
 
     def begin(self) -> None:
         """As the server was at first, whatever the page before has left."""
@@ -134,6 +138,7 @@ class Reader:
         runner: dict[str, Callable[[Command], None]] = {
             "turnoutctl": self._turnoutctl,
             "curl": self._curl,
+            "grpcurl": self._grpcurl,
             ".venv/bin/python": self._python,
         }
         runner[command.words[0]](command)
@@ -162,13 +167,25 @@ class Reader:
         with urllib.request.urlopen(f"http://{address_of(self._server, 'ops')}{path}", timeout=10) as answer:
             assert answer.status == 200, str(command)
 
+    def _grpcurl(self, command: Command) -> None:
+        """Each line that the page shows is among those that came, but for what differs from run to run."""
+        if shutil.which("grpcurl") is None:
+            pytest.skip("grpcurl is not on the PATH: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest")
+        text = command.text.replace("127.0.0.1:8001", self._server.address).replace("127.0.0.1:8003", self.admin)
+        done = subprocess.run(
+            ["bash", "-c", text], capture_output=True, text=True, timeout=RUN_S_MAX, check=False
+        )  # it has $(...)
+        said = {_steady(line) for line in (done.stdout + done.stderr).splitlines()}
+        missing = {_steady(line) for line in command.shown.splitlines() if "…" not in line} - said - {""}
+        assert done.returncode == 0 and not missing, f"{command}: {missing}\n{done.stdout}{done.stderr}"
+
     def _python(self, command: Command) -> None:
         words = [self._server.address if word == "HOST:PORT" else self._file(word, command) for word in command.words]
         if words[1] == "loadtests/generate.py" and "--help" not in words:
             words += ["--seconds", "0.3", "--warmup", "0.1"]
         done = subprocess.run(
             [sys.executable, str(ROOT / words[1]), *words[2:]],
-            cwd=self._folder, capture_output=True, text=True, timeout=RUN_S_MAX, check=False,
+            cwd=self.folder, capture_output=True, text=True, timeout=RUN_S_MAX, check=False,
         )  # fmt: skip
         void = done.returncode == 3 and "loadtests" in words[1]  # the generator fell behind: no claim, but it ran
         assert done.returncode == 0 or void, f"{command}: {done.stdout}{done.stderr}"
@@ -179,9 +196,14 @@ class Reader:
             return str(next(self._repository.glob("digits/*/model.onnx")))
         if not word.endswith((".yaml", ".csv")):
             return word
-        path = self._folder / word
+        path = self.folder / word
         path.write_text(command.yaml if word.endswith(".yaml") else self._crowd.labels_csv())
         return str(path)
+
+
+def _steady(line: str) -> str:
+    """Without ids and generations, and without what follows from the line's place in a list."""
+    return re.sub(r'"(inferenceId|generation)": "[^"]*"', r'"\1": ""', line).strip().rstrip(",")
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +257,8 @@ def test_the_commands_of_a_section_work_in_their_order(
 ) -> None:
     reader = readers(FIRST_VERSION.get(page))
     monkeypatch.setenv("TURNOUTCTL_ENDPOINT", reader.admin)
+    monkeypatch.setenv("TURNOUTCTL_SERVER", reader.inference)
+    monkeypatch.chdir(reader.folder)
     monkeypatch.setenv("COLUMNS", "200")
     reader.begin()
     for command in COMMANDS:

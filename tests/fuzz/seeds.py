@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from tritonclient.grpc import InferInput, InferRequestedOutput, service_pb2
 
-from fuzz import tensors
+from fuzz import tensors, typed_request
 from fuzz.external_data import external
 from fuzz.targets import CORPUS
 from turnout_wire.gen import grpc_service_pb2 as pb
@@ -34,6 +34,7 @@ def main() -> None:
 def all_seeds() -> dict[str, dict[str, bytes]]:
     return {
         "request": _requests(),
+        "typed_request": typed_request.seeds(),
         "tensors": _tensors(),
         "model_config": {name: text.encode() for name, text in _MODEL_CONFIGS.items()},
         "settings": {name: text.encode() for name, text in _SETTINGS.items()},

@@ -41,7 +41,8 @@ class Target:
 TARGETS = {
     target.name: target
     for target in (
-        Target("request", 4096, 0.45),
+        Target("request", 4096, 0.4),
+        Target("typed_request", 2048, 0.05),
         Target("tensors", 512, 0.2),
         Target("model_config", 4096, 0.1),
         Target("settings", 1024, 0.05),

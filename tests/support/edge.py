@@ -37,8 +37,10 @@ from turnout.transport.catalogue import Catalogue
 from turnout.transport.codec import DecodeLimits
 from turnout.transport.health import Health
 from turnout.transport.inference import InferenceHandlers
+from turnout.transport.reflection import Reflection
 from turnout.transport.server import ChannelLimits, GrpcServer
 from turnout.transport.status import status_table
+from turnout.transport.typed import ModelServices
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.service import GRPCInferenceServiceAioStub
 from turnout_wire.tensors import DataType
@@ -52,6 +54,7 @@ CHANNEL_LIMITS = ChannelLimits(
     ping_interval_ms_min=10_000,
     connection_age_ms_max=0,
 )
+DECODE_LIMITS = DecodeLimits(1000, 1000)
 CALL_LIMITS = CallLimits(calls_max=1000, transfer_timeout_s=60)
 WAIT_S_MAX = 20.0
 
@@ -128,6 +131,7 @@ class Edge:
     channel: grpc.aio.Channel
     stub: GRPCInferenceServiceAioStub
     counts: Counts
+    services: ModelServices
 
     def slot(self, model: str = "m", name: str = "blue") -> Slot:
         return self.fleet.model(model).slots[name]
@@ -196,7 +200,7 @@ async def edge(
         dispatcher or Dispatcher(real, clock_ns, lambda n: 0),
         clock_ns,
         seen,
-        DecodeLimits(1000, 1000),
+        DECODE_LIMITS,
         call_limits,
         identity,
         stream_inflight_max,
@@ -207,14 +211,17 @@ async def edge(
     )
     catalogue = Catalogue(fleet or real, "turnout", "0.0-test", lambda: health.ready, clock_ns)
     channel_limits = replace(CHANNEL_LIMITS, message_bytes_max=message_bytes_max)
-    server = GrpcServer(inference, catalogue, health, channel_limits, status_table(overload), seen, counts)
+    reflection, table = Reflection(), status_table(overload)
+    services = ModelServices(real, inference, DECODE_LIMITS, table, seen, counts, reflection)
+    services.refresh()
+    handlers = services.handlers
+    server = GrpcServer(inference, catalogue, health, channel_limits, table, seen, counts, reflection, handlers)
     port = await server.start("127.0.0.1", 0)
     address = f"127.0.0.1:{port}"
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Edge(
-                real, seen, inference, health, server, address, channel, GRPCInferenceServiceAioStub(channel), counts
-            )
+            stub = GRPCInferenceServiceAioStub(channel)
+            yield Edge(real, seen, inference, health, server, address, channel, stub, counts, services)
     finally:
         for served in models.values():
             if isinstance(served.model, SyntheticModel) and isinstance(served.model.wait, Gate):

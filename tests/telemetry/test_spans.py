@@ -56,6 +56,13 @@ class Told:
         return self.spans()["inference.GRPCInferenceService/ModelInfer"]
 
 
+def test_a_method_of_another_service_is_called_by_its_whole_name() -> None:
+    told = Told()
+    told.tracer.request_ended(EndedRequest(TRACE, "turnout.models.Digits/Predict", 1, 2, None, None, "CANCELLED"))
+    span = told.spans()["turnout.models.Digits/Predict"]
+    assert (span.attributes or {})["rpc.method"] == "turnout.models.Digits/Predict"
+
+
 def response(choice: Choice = Choice.SPLIT) -> InferenceResponse:
     return InferenceResponse(REVISION, "green", 7, (), TIMINGS, choice)
 

@@ -222,6 +222,7 @@ async def test_reflection_lists_the_public_services() -> None:
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
         "inference.GRPCInferenceService",
+        "turnout.models.M",
     ]
 
 

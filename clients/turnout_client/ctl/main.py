@@ -10,6 +10,7 @@ from importlib.metadata import version
 import click
 
 from turnout_client.ctl.apply import apply, export
+from turnout_client.ctl.codegen import codegen
 from turnout_client.ctl.completion import completion
 from turnout_client.ctl.feedback import feedback
 from turnout_client.ctl.loading import load, unload
@@ -56,7 +57,7 @@ def turnoutctl() -> None:
 
 for command in (
     status, revisions, load, unload, swap, rollback, weights, shadow, feedback, history, watch, apply, export,
-    completion,
+    codegen, completion,
 ):  # fmt: skip
     turnoutctl.add_command(command)
 

@@ -46,8 +46,10 @@ from turnout.transport.codec import DecodeLimits
 from turnout.transport.health import Health
 from turnout.transport.inference import InferenceHandlers
 from turnout.transport.model_control import ModelControl, control_handlers
+from turnout.transport.reflection import Reflection
 from turnout.transport.server import ChannelLimits, GrpcServer
 from turnout.transport.status import OVERLOAD_CODES, status_table
+from turnout.transport.typed import ModelServices
 
 # Where the size of a tensor is open, or models come that are not known yet, this is what tensors of a message may have.
 _OPEN_BYTES_MAX = 64 << 20
@@ -154,16 +156,17 @@ def new_server(
     table = status_table(OVERLOAD_CODES[config.overload_code])
     draw = random.Random().randrange  # noqa: S311 - routing, no secret
     dispatcher = Dispatcher(fleet, time.monotonic_ns, draw, config.fallback, shadows)
+    decode_limits = DecodeLimits(
+        config.bytes_elements_max,
+        config.typed_elements_max,
+        config.request_names_max,
+        config.request_id_characters_max,
+    )
     inference = InferenceHandlers(
         dispatcher,
         time.monotonic_ns,
         observer,
-        DecodeLimits(
-            config.bytes_elements_max,
-            config.typed_elements_max,
-            config.request_names_max,
-            config.request_id_characters_max,
-        ),
+        decode_limits,
         CallLimits(config.calls_max, config.transfer_timeout_s, config.answer_bytes_max),
         config.response_identity,
         config.stream_inflight_max,
@@ -178,6 +181,11 @@ def new_server(
     catalogue = Catalogue(
         fleet, config.server_name, __version__, lambda: health.ready, time.monotonic_ns, control_handlers(control)
     )
+    reflection = Reflection()
+    models = ModelServices(fleet, inference, decode_limits, table, observer, admin.counts, reflection)
+    if config.model_services:
+        models.refresh()
+        admin.events.listen(models.refresh)
     limits = ChannelLimits(
         message_bytes_max=message_bytes,
         metadata_bytes_max=config.metadata_bytes_max,
@@ -187,7 +195,8 @@ def new_server(
         ping_interval_ms_min=config.ping_interval_ms_min,
         connection_age_ms_max=config.connection_age_ms_max,
     )
-    return GrpcServer(inference, catalogue, health, limits, table, observer, admin.counts)
+    counts = admin.counts
+    return GrpcServer(inference, catalogue, health, limits, table, observer, counts, reflection, models.handlers)
 
 
 async def new_shadows(

@@ -15,8 +15,11 @@ from turnout_wire.tensors import Array, DataType, TensorError
 
 ANY = -1  # a dimension that the model leaves open
 
-# Typed contents carry integers as varints: seven bits a byte, and a negative one always ten bytes.
-_VARINT_BYTES_MAX = {
+# What one element may take, where that is more than in raw contents. Typed contents carry integers as varints: seven
+# bits a byte, and a negative one always ten bytes; a model's own service has halves as floats.
+_TYPED_BYTES_MAX = {
+    DataType.FP16: 4,
+    DataType.BF16: 4,
     DataType.INT8: 10,
     DataType.INT16: 10,
     DataType.INT32: 10,
@@ -77,7 +80,7 @@ class Signature:
             dims = (self.rows_max, *spec.shape[1:]) if self.rows_max else spec.shape
             if ANY in dims or not spec.datatype.itemsize:
                 return None
-            total += prod(dims) * max(spec.datatype.itemsize, _VARINT_BYTES_MAX.get(spec.datatype, 0))
+            total += prod(dims) * max(spec.datatype.itemsize, _TYPED_BYTES_MAX.get(spec.datatype, 0))
         return total
 
     def request_bytes_min(self) -> int:

@@ -19,6 +19,7 @@ class EndedRequest:
     """A request that was traced, or is kept because of how it ended. Times are monotonic.
 
     Attributes:
+        method: of the protocol's service; of another one, with that.
         request: None: it ended before it was understood.
         outcome: None: its client left.
         status: the name of its gRPC status.

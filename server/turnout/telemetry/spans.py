@@ -134,7 +134,7 @@ class SpanTracer:
 
     def _request(self, ended: EndedRequest) -> None:
         trace, outcome = ended.trace, ended.outcome
-        method = names.SERVICE + ended.method
+        method = ended.method if "/" in ended.method else names.SERVICE + ended.method
         attributes: Attributes = {
             names.RPC_SYSTEM: "grpc",
             names.RPC_METHOD: method,

@@ -54,7 +54,7 @@ class AdminServer:
         reflect = guarded_stream("ServerReflectionInfo", reflection.stream, observer)
         bounded = counted(REFLECTION_PATH, self._streams.bounded(reflect), counts)
         handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(bounded)
-        self._server.add_generic_rpc_handlers((Paths(handlers),))
+        self._server.add_generic_rpc_handlers((Paths(handlers, {}),))
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve; returns the port.

@@ -1,4 +1,5 @@
-"""ModelInfer and ModelStreamInfer: bytes in, bytes out, by way of the codec and the dispatcher."""
+"""ModelInfer, ModelStreamInfer and what models' own services have in their place: bytes in, bytes out, by way of a
+dialect and the dispatcher."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from turnout.runtime.tracing import NO_TRACER
 from turnout.runtime.under_way import UnderWay
 from turnout.transport import codec
 from turnout.transport.calls import Call, CallLimits, Calls
+from turnout.transport.dialects import Dialect, OpenInference
 from turnout.transport.status import STATUS, Context, StatusTable, as_refusal
 from turnout.transport.tracing import Metadata, Traces
 
@@ -31,7 +33,7 @@ _NO_SLOT = frozenset({Reason.NOT_FOUND, Reason.NOT_READY})  # of the dispatcher'
 
 
 class InferenceHandlers:
-    """The two RPCs that run models.
+    """The RPCs that run models: one request, or a stream of them, in the dialect that is given, or the protocol's.
 
     Args:
         limits: what of a request is decoded at all.
@@ -57,7 +59,7 @@ class InferenceHandlers:
         self._dispatcher = dispatcher
         self._clock_ns = clock_ns
         self._observer = observer
-        self._requests = codec.Requests(limits)
+        self._protocol = OpenInference(limits)
         self._id_characters_max = limits.id_characters_max
         self._identity = identity
         self._stream_inflight_max = stream_inflight_max
@@ -95,8 +97,10 @@ class InferenceHandlers:
                 return
             await asyncio.sleep(_TICK_S)
 
-    async def infer(self, _: object, context: Context) -> bytes:
+    async def infer(self, _: object, context: Context, dialect: Dialect | None = None) -> bytes:
         """One request, one answer. A client that leaves takes its request out of the queue."""
+        if dialect is None:
+            dialect = self._protocol
         started_ns = self._clock_ns()
         call = self._calls.begin(context)
         metadata = _metadata(context)
@@ -106,23 +110,25 @@ class InferenceHandlers:
             self._refuse_when_closed()
             self._calls.refuse_beyond_bounds()
             raw = await self._calls.receive(call, context)
-            received = self._requests.read(raw)
+            received = dialect.read(raw)
             model = received.plan.model
             request = self._decode(received, metadata, context, trace)
             del raw, received  # what the request does not hold is not kept while it waits
             response = await self._answer(request)
-            answer = codec.encode(request, response, identity=self._identity)
+            answer = dialect.encode(request, response, identity=self._identity)
         except asyncio.CancelledError:
-            self._traces.ended("ModelInfer", started_ns, metadata, trace, request, None)
+            self._traces.ended(dialect.unary, started_ns, metadata, trace, request, None)
             raise
         except Exception as error:  # noqa: BLE001 - raised again, as what the client may know of it
-            raise self._failed("ModelInfer", started_ns, metadata, trace, model, request, error) from None
-        self._traces.ended("ModelInfer", started_ns, metadata, trace, request, response)
+            raise self._failed(dialect.unary, started_ns, metadata, trace, model, request, error) from None
+        self._traces.ended(dialect.unary, started_ns, metadata, trace, request, response)
         return self._calls.answered(call, answer)
 
-    async def stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
+    async def stream(self, raws: AsyncIterator[bytes], context: Context, dialect: Dialect | None = None) -> None:
         """Requests run side by side, answers leave in order. An error is an answer: the stream goes on, unless the
         client asked for `triton_grpc_error`. When the client leaves, all of its requests do."""
+        if dialect is None:
+            dialect = self._protocol
         call = self._calls.begin(context)
         self._calls.refuse_beyond_bounds()
         metadata = _metadata(context)
@@ -130,7 +136,7 @@ class InferenceHandlers:
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None] = asyncio.Queue()
         places = asyncio.Semaphore(self._stream_inflight_max)
         async with _Tasks() as tasks:
-            reader = tasks.start(self._read(raws, context, call, metadata, places, answers, tasks))
+            reader = tasks.start(self._read(raws, context, call, dialect, metadata, places, answers, tasks))
             self._readers.add(reader)
             reader.add_done_callback(self._readers.discard)
             reader.add_done_callback(lambda _: answers.put_nowait(None))  # however it ends: even before it began
@@ -142,7 +148,7 @@ class InferenceHandlers:
                     if end_on_error:
                         raise answer.error
                     code = self._table[answer.error.reason].name
-                    answer = codec.encode_stream_error(answer.asked, answer.error, code)
+                    answer = dialect.encode_stream_error(answer.asked, answer.error, code)
                     call.hold(len(answer))
                 await context.write(answer)
                 call.let_go(len(answer))
@@ -156,6 +162,7 @@ class InferenceHandlers:
         raws: AsyncIterator[bytes],
         context: Context,
         call: Call,
+        dialect: Dialect,
         metadata: Metadata,
         places: asyncio.Semaphore,
         answers: asyncio.Queue[asyncio.Task[bytes | _StreamError] | None],
@@ -163,34 +170,32 @@ class InferenceHandlers:
     ) -> None:
         await places.acquire()
         async for raw in raws:
-            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call, metadata)))
+            answers.put_nowait(tasks.start(self._answer_streamed(raw, context, call, dialect, metadata)))
             await places.acquire()
 
     async def _answer_streamed(
-        self, raw: bytes, context: Context, call: Call, metadata: Metadata
+        self, raw: bytes, context: Context, call: Call, dialect: Dialect, metadata: Metadata
     ) -> bytes | _StreamError:
         started_ns = self._clock_ns()
         trace = self._traces.begin(metadata)
         model, request = "", None
         asked = codec.Asked()
         try:
-            received = self._requests.read(raw)
+            received = dialect.read(raw)
             model = received.plan.model
             asked = codec.Asked.of(received, self._id_characters_max)
             self._calls.refuse_beyond_bounds()
             request = self._decode(received, metadata, context, trace)
             del raw, received  # as above
             response = await self._answer(request)
-            answer = codec.encode(request, response, identity=self._identity, streamed=True)
+            answer = dialect.encode(request, response, identity=self._identity, streamed=True)
         except asyncio.CancelledError:
-            self._traces.ended("ModelStreamInfer", started_ns, metadata, trace, request, None)
+            self._traces.ended(dialect.stream, started_ns, metadata, trace, request, None)
             raise
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
             # No name for it here: with its traceback it would hold this frame, and the request in it.
-            return _StreamError(
-                asked, self._failed("ModelStreamInfer", started_ns, metadata, trace, model, request, error)
-            )
-        self._traces.ended("ModelStreamInfer", started_ns, metadata, trace, request, response)
+            return _StreamError(asked, self._failed(dialect.stream, started_ns, metadata, trace, model, request, error))
+        self._traces.ended(dialect.stream, started_ns, metadata, trace, request, response)
         call.hold(len(answer))
         return answer
 

@@ -6,7 +6,7 @@ per model, never by `maximum_concurrent_rpcs`, which would refuse health checks 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -48,7 +48,11 @@ class PortInUse(Exception):
 
 
 class GrpcServer:
-    """Listens on one port and serves inference, health and reflection."""
+    """Listens on one port and serves inference, health and reflection.
+
+    Args:
+        models: handlers of the models' own services, which may come and go.
+    """
 
     def __init__(
         self,
@@ -59,6 +63,8 @@ class GrpcServer:
         table: StatusTable,
         observer: Observer,
         counts: Counts,
+        reflection: Reflection | None = None,
+        models: Mapping[str, Handler] | None = None,
     ) -> None:
         self._inference = inference
         self._health = health
@@ -79,11 +85,11 @@ class GrpcServer:
             counted(CHECK_PATH, guarded("Check", health.check, observer), counts),
             counted(WATCH_PATH, guarded_stream("Watch", health.watch, observer), counts),
         )
-        self._reflection = Reflection()
+        self._reflection = reflection or Reflection()
         reflect = guarded_stream("ServerReflectionInfo", self._reflection.stream, observer)
         reflect = counted(REFLECTION_PATH, reflect, counts)
         handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(reflect)
-        self._server.add_generic_rpc_handlers((Paths(handlers),))
+        self._server.add_generic_rpc_handlers((Paths(handlers, models or {}),))
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve; returns the port, which differs from `port` when that is 0.
@@ -125,13 +131,15 @@ def listen_address(host: str, port: int) -> str:
 
 
 class Paths(grpc.GenericRpcHandler):
-    """Method handlers by path."""
+    """Method handlers by path; of those in `more`, which may come and go."""
 
-    def __init__(self, handlers: dict[str, Handler]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], more: Mapping[str, Handler]) -> None:
         self._get = handlers.get
+        self._get_more = more.get
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        return self._get(handler_call_details.method)
+        path = handler_call_details.method
+        return self._get(path) or self._get_more(path)
 
 
 def _options(limits: ChannelLimits) -> Sequence[tuple[str, int]]:
