@@ -109,6 +109,16 @@ def test_a_report_that_cannot_be_read_is_a_doubt(model: Path, content: bytes | N
     assert found.report is None and not found.problem
 
 
+def test_a_number_that_no_float_holds_costs_that_variant_alone(model: Path) -> None:
+    add(model, "int8")
+    report = model.parent / "model.int8.json"
+    report.write_text(
+        json.dumps(json.loads(report.read_text()) | {"budget": {"agreement_min": 0, "error_max": 10**400}})
+    )
+    (found,) = [each for each in Repository(model.parents[2]).offered("scale") if each.revision.variant]
+    assert "field 'budget.error_max'" in found.doubts[0]
+
+
 def test_what_changed_since_the_report_is_a_doubt(model: Path) -> None:
     path = add(model, "int8")
     path.write_bytes(path.read_bytes() + b"\0")
