@@ -133,6 +133,33 @@ async def test_a_rollback_loads_again_what_served_before(loop: VirtualLoop) -> N
 
 
 @virtual
+async def test_a_rollback_loads_again_what_was_forced_past_its_samples(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=shelf(far=""))
+    x = np.random.default_rng(1).normal(size=(6, 4)).astype("f4")
+    control.shelf.golden = {2: Golden({"x": x}, {"y": 2 * x})}
+    control.shelf.variant_models = {"far": Flipped(DECLARED)}
+    await control.load("green", 2, variant="far", force=True, ask=WHY)
+    await control.swap("green")
+    await control.swap("blue", bake_ns=0)
+    await control.unload("green")
+    await control.roll_back(allow_reload=True)
+    assert control.state("green") == "READY m/2@far, forced"
+    assert control.in_force == {"green": 10_000}
+    assert (await control.restarted()).state("green") == "READY m/2@far, forced"
+
+
+@virtual
+async def test_a_rollback_forces_nothing_that_stands(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=shelf(int8=""))
+    await control.load("green", 2, variant="int8")
+    await control.swap("green")
+    await control.swap("blue", bake_ns=0)
+    await control.unload("green")
+    await control.roll_back(allow_reload=True)
+    assert control.state("green") == "READY m/2@int8"
+
+
+@virtual
 async def test_golden_samples_of_the_version_may_be_missed_by_the_budget(loop: VirtualLoop) -> None:
     control = await Control.open(loop, shelf=shelf(near="", far=""))
     x = np.random.default_rng(1).normal(size=(6, 4)).astype("f4")
@@ -209,6 +236,19 @@ async def test_the_newest_is_loaded_as_the_variant_that_is_wanted(loop: VirtualL
     assert control.state("green") == "READY m/3@int8"
     await control.operations.load_newest("m", 0, ALICE)
     assert control.in_force == {"green": 10_000}
+
+
+@virtual
+async def test_the_newest_is_its_own_file_where_its_variant_fails(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=Shelf(variants={(3, "int8"): ()}))
+    x = np.ones((2, 4), "f4")
+    control.shelf.golden = {3: Golden({"x": x}, {"y": 2 * x})}
+    control.shelf.variant_models = {"int8": Off(float("inf"))}
+    control.controller.works.opener = replace(control.controller.works.opener, variant="int8")
+    for _ in range(2):
+        await control.operations.load_newest("m", 0, ALICE)
+        assert control.state("green") == "READY m/3" and control.in_force == {"green": 10_000}
+    assert "m/3: --variant int8: its own file is used, m/3@int8 failed to load" in control.seen.notices[0]
 
 
 @virtual
