@@ -290,6 +290,21 @@ def test_a_model_that_is_quantized_already(folder: Path, quantize: Quantize) -> 
     assert "the model is quantized already, it has DynamicQuantizeLinear, MatMulInteger" in ended.err
 
 
+def test_a_model_whose_answers_have_other_shapes_each_time(folder: Path, quantize: Quantize) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Relu", ["m"], ["r"]),
+        helper.make_node("NonZero", ["r"], ["y"]),
+    ]
+    model = write(folder, nodes, [WEIGHTS])
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.INT64, [2, "found"]))
+    onnx.save(model, folder / "model.onnx")
+    ended = quantize("--method", "int8-dynamic")
+    assert ended.status == 1
+    assert "its answers to several runs on golden.npz cannot be joined" in ended.err
+    assert names(folder) == set()
+
+
 def test_weights_beside_the_model_come_into_the_variant(folder: Path, quantize: Quantize) -> None:
     model = write(folder, [helper.make_node("MatMul", ["x", "w"], ["y"])], [WEIGHTS])
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
