@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,14 @@ def test_sums_hold_for_each_by_itself(model: Path) -> None:
     model.write_bytes(model.read_bytes() + b"\0")
     with pytest.raises(ControlError, match=r"version 1: 'model\.onnx' has sha256"):
         find(model, "int8")
+
+
+def test_a_version_that_has_gone_since_it_was_read_has_no_variants(model: Path) -> None:
+    add(model, "int8")
+    (found,) = Repository(model.parents[2]).models()
+    assert len(found.variants(1)) == 1
+    shutil.rmtree(model.parent)
+    assert found.variants(1) == [] and len(found.entries()) == 1
 
 
 def test_everything_that_is_there_is_offered(model: Path) -> None:
