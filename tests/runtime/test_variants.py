@@ -277,6 +277,17 @@ async def test_a_request_pins_a_variant_of_those_that_are_loaded(loop: VirtualLo
 
 
 @virtual
+async def test_a_version_pin_is_answered_by_its_own_file_whatever_was_loaded_last(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=shelf(int8=DOUBT))
+    await control.load("v2", 2)
+    await control.load("green", 2, variant="int8", force=True, ask=WHY)
+    await control.load("v2", 2, replace=True)
+    outcome = control.infer(version=2)
+    await asyncio.sleep(1)
+    assert outcome.response is not None and str(outcome.response.revision) == "m/2"
+
+
+@virtual
 async def test_rows_of_a_variant_may_round_each_other(loop: VirtualLoop) -> None:
     """As dynamic quantization does, which scales a batch as a whole."""
 
