@@ -10,7 +10,7 @@ import pytest
 from support.artefacts import synthetic_artefact
 from support.reports import report
 from turnout.core.comparators import Precision
-from turnout.core.gates import Verdict
+from turnout.core.gates import Verdict, golden_difference
 from turnout.core.ids import Revision
 from turnout.core.model import Artefact, Device
 from turnout.core.offers import Hardware, agreement, choose, coarser, precision_of, size_ratio, summary
@@ -129,6 +129,14 @@ def test_other_golden_outputs(expected: list[Any], actual: list[Any], words: str
     sides = [{"y": np.array(side, "f4" if isinstance(side[0], float) else "i8")} for side in (expected, actual)]
     found = golden_within_budget(*sides, None)
     assert (found.verdict is Verdict.PASS) == (not words) and words in found.message
+
+
+def test_golden_outputs_of_another_shape_are_as_good_as_for_the_version() -> None:
+    golden, given = {"y": np.array([1.0, 2.0], "f4")}, {"y": np.array([[1.0], [2.0]], "f4")}
+    assert golden_difference(golden, given, None).verdict is Verdict.PASS
+    assert golden_within_budget(golden, given, None).verdict is Verdict.PASS
+    found = golden_within_budget(golden, {}, None)
+    assert (found.verdict, found.message) == (Verdict.FAIL, "the variant has no output 'y'")
 
 
 def test_the_report_says_what_an_output_is_taken_for_and_the_worst_is_told() -> None:

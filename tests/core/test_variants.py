@@ -115,7 +115,14 @@ def at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("format", ..., "field 'format' is missing"),
         ("model", ..., "field 'model' is missing"),
         ("model", 3, "field 'model' is '3', it must be a text"),
+        ("model", "\ud800", "field 'model' is '\\ud800', it must be a text"),
+        ("created_at", "2" * 1025, "it must be a text of at most 1024 characters"),
+        ("machine", {"cpu": "\udfff"}, "field 'machine'"),
         ("version", True, "field 'version' is 'True', it must be a whole number"),
+        ("samples.rows", 2**63, "field 'samples.rows' is '9223372036854775808', it must be a whole number of"),
+        ("result_bytes", 10**400, "field 'result_bytes'"),
+        ("recipe.rows", 10**400, "field 'recipe.rows'"),
+        ("budget.error_max", 10**400, "field 'budget.error_max'"),
         ("version", 1.5, "field 'version'"),
         ("source_bytes", -1, "field 'source_bytes'"),
         ("source_digest", "abc", "field 'source_digest' is 'abc', it must be 64 lower-case hexadecimal digits"),
@@ -211,3 +218,10 @@ def test_other_files_do_not_stand() -> None:
     assert result == "its report is of other files (digest bbbbbbbbbbbb, now dddddddddddd): quantize again"
     report = replace(REPORT, outputs=())
     assert stands(report, "a" * 64, "b" * 64) == ("no output was compared",)
+
+
+def test_what_is_told_of_a_report_is_bounded_and_printable() -> None:
+    outputs = tuple(replace(LABELS, name=f"{number}\n" + "n" * 1000, agreement=0.0) for number in range(2000))
+    *told, more = stands(replace(REPORT, outputs=outputs), "a" * 64, "b" * 64)
+    assert len(told) == 8 and more == "1992 reasons more"
+    assert all(reason.isprintable() and len(reason) < 250 for reason in told)

@@ -133,6 +133,33 @@ async def test_a_rollback_loads_again_what_served_before(loop: VirtualLoop) -> N
 
 
 @virtual
+async def test_a_rollback_loads_again_what_was_forced_past_its_samples(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=shelf(far=""))
+    x = np.random.default_rng(1).normal(size=(6, 4)).astype("f4")
+    control.shelf.golden = {2: Golden({"x": x}, {"y": 2 * x})}
+    control.shelf.variant_models = {"far": Flipped(DECLARED)}
+    await control.load("green", 2, variant="far", force=True, ask=WHY)
+    await control.swap("green")
+    await control.swap("blue", bake_ns=0)
+    await control.unload("green")
+    await control.roll_back(allow_reload=True)
+    assert control.state("green") == "READY m/2@far, forced"
+    assert control.in_force == {"green": 10_000}
+    assert (await control.restarted()).state("green") == "READY m/2@far, forced"
+
+
+@virtual
+async def test_a_rollback_forces_nothing_that_stands(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=shelf(int8=""))
+    await control.load("green", 2, variant="int8")
+    await control.swap("green")
+    await control.swap("blue", bake_ns=0)
+    await control.unload("green")
+    await control.roll_back(allow_reload=True)
+    assert control.state("green") == "READY m/2@int8"
+
+
+@virtual
 async def test_golden_samples_of_the_version_may_be_missed_by_the_budget(loop: VirtualLoop) -> None:
     control = await Control.open(loop, shelf=shelf(near="", far=""))
     x = np.random.default_rng(1).normal(size=(6, 4)).astype("f4")
@@ -212,6 +239,19 @@ async def test_the_newest_is_loaded_as_the_variant_that_is_wanted(loop: VirtualL
 
 
 @virtual
+async def test_the_newest_is_its_own_file_where_its_variant_fails(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=Shelf(variants={(3, "int8"): ()}))
+    x = np.ones((2, 4), "f4")
+    control.shelf.golden = {3: Golden({"x": x}, {"y": 2 * x})}
+    control.shelf.variant_models = {"int8": Off(float("inf"))}
+    control.controller.works.opener = replace(control.controller.works.opener, variant="int8")
+    for _ in range(2):
+        await control.operations.load_newest("m", 0, ALICE)
+        assert control.state("green") == "READY m/3" and control.in_force == {"green": 10_000}
+    assert "m/3: --variant int8: its own file is used, m/3@int8 failed to load" in control.seen.notices[0]
+
+
+@virtual
 async def test_a_request_pins_a_variant_of_those_that_are_loaded(loop: VirtualLoop) -> None:
     control = await Control.open(loop, shelf=shelf(int8=""))
     await control.load("green", 2, variant="int8")
@@ -234,6 +274,17 @@ async def test_a_request_pins_a_variant_of_those_that_are_loaded(loop: VirtualLo
     cargo = control.admin.fleet.model("m").slots["green"].cargo
     assert cargo is not None and cargo.precision is Precision.QUANTIZED
     assert control.admin.fleet.model("m").slots["green"].state is SlotState.READY
+
+
+@virtual
+async def test_a_version_pin_is_answered_by_its_own_file_whatever_was_loaded_last(loop: VirtualLoop) -> None:
+    control = await Control.open(loop, shelf=shelf(int8=DOUBT))
+    await control.load("v2", 2)
+    await control.load("green", 2, variant="int8", force=True, ask=WHY)
+    await control.load("v2", 2, replace=True)
+    outcome = control.infer(version=2)
+    await asyncio.sleep(1)
+    assert outcome.response is not None and str(outcome.response.revision) == "m/2"
 
 
 @virtual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def test_a_report_that_cannot_be_read_is_a_doubt(model: Path, content: bytes | N
     assert found.report is None and not found.problem
 
 
+def test_a_number_that_no_float_holds_costs_that_variant_alone(model: Path) -> None:
+    add(model, "int8")
+    report = model.parent / "model.int8.json"
+    report.write_text(
+        json.dumps(json.loads(report.read_text()) | {"budget": {"agreement_min": 0, "error_max": 10**400}})
+    )
+    (found,) = [each for each in Repository(model.parents[2]).offered("scale") if each.revision.variant]
+    assert "field 'budget.error_max'" in found.doubts[0]
+
+
 def test_what_changed_since_the_report_is_a_doubt(model: Path) -> None:
     path = add(model, "int8")
     path.write_bytes(path.read_bytes() + b"\0")
@@ -149,6 +160,14 @@ def test_sums_hold_for_each_by_itself(model: Path) -> None:
     model.write_bytes(model.read_bytes() + b"\0")
     with pytest.raises(ControlError, match=r"version 1: 'model\.onnx' has sha256"):
         find(model, "int8")
+
+
+def test_a_version_that_has_gone_since_it_was_read_has_no_variants(model: Path) -> None:
+    add(model, "int8")
+    (found,) = Repository(model.parents[2]).models()
+    assert len(found.variants(1)) == 1
+    shutil.rmtree(model.parent)
+    assert found.variants(1) == [] and len(found.entries()) == 1
 
 
 def test_everything_that_is_there_is_offered(model: Path) -> None:

@@ -67,6 +67,23 @@ def test_static_int8_is_judged_by_rows_that_did_not_calibrate_it(folder: Path, q
     assert (report.recipe["percentile"], report.recipe["reduce_range"]) == (99.0, True)
 
 
+def test_a_copy_of_the_calibration_samples_is_divided_as_one_file_is(
+    tmp_path: Path, folder: Path, quantize: Quantize
+) -> None:
+    shutil.copy(folder / "golden.npz", tmp_path / "mine.npz")
+    assert quantize("--samples", str(tmp_path / "mine.npz")).status == 0
+    report = assert_stands(folder, "int8")
+    assert (report.samples.source, report.samples.rows) == ("mine.npz, odd rows", 32)
+    assert (report.recipe["calibration_source"], report.recipe["calibration_apart"]) == ("mine.npz, even rows", True)
+
+
+def test_a_row_that_calibrates_and_judges_is_told(tmp_path: Path, folder: Path, quantize: Quantize) -> None:
+    with np.load(folder / "golden.npz") as golden:
+        half = npz(tmp_path, **{"input.image": golden["input.image"][:32]})
+    assert quantize("--samples", half).status == 0
+    assert report_of(folder, "int8").recipe["calibration_apart"] is False
+
+
 @pytest.mark.parametrize("calibrate", ["minmax", "entropy", "percentile"])
 def test_every_calibration_takes_any_number_of_rows(
     tmp_path: Path, folder: Path, quantize: Quantize, calibrate: str
@@ -76,7 +93,7 @@ def test_every_calibration_takes_any_number_of_rows(
     assert quantize("--calibration", calibration, "--calibrate", calibrate).status == 0
     report = report_of(folder, "int8")
     assert (report.recipe["calibration_rows"], report.recipe["calibration_source"]) == (32, "given.npz")
-    assert (report.samples.rows, report.recipe["calibration_apart"]) == (64, True)
+    assert (report.samples.rows, report.recipe["calibration_apart"]) == (64, False)  # they are golden samples too
 
 
 def test_half_precision_keeps_its_inputs_and_outputs(folder: Path, quantize: Quantize) -> None:
@@ -288,6 +305,21 @@ def test_a_model_that_is_quantized_already(folder: Path, quantize: Quantize) -> 
     shutil.move(folder / "model.int8-dynamic.onnx", folder / "model.onnx")
     ended = quantize("--method", "int8", "--overwrite")
     assert "the model is quantized already, it has DynamicQuantizeLinear, MatMulInteger" in ended.err
+
+
+def test_a_model_whose_answers_have_other_shapes_each_time(folder: Path, quantize: Quantize) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Relu", ["m"], ["r"]),
+        helper.make_node("NonZero", ["r"], ["y"]),
+    ]
+    model = write(folder, nodes, [WEIGHTS])
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.INT64, [2, "found"]))
+    onnx.save(model, folder / "model.onnx")
+    ended = quantize("--method", "int8-dynamic")
+    assert ended.status == 1
+    assert "its answers to several runs on golden.npz cannot be joined" in ended.err
+    assert names(folder) == set()
 
 
 def test_weights_beside_the_model_come_into_the_variant(folder: Path, quantize: Quantize) -> None:

@@ -96,3 +96,88 @@ def test_one_process_at_a_time_makes_a_variant(folder: Path, made: Path) -> None
     second.write(made, dict)
     second.release()
     assert names(folder) == ["model.int8.json", "model.int8.onnx"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interruption_within_a_renaming_leaves_neither(
+    folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """A signal that comes during a system call is told when that has returned."""
+    if there:
+        (folder / "model.int8.onnx").write_bytes(b"an older one")
+        (folder / "model.int8.json").write_bytes(b"{}")
+    target, rename = Target(folder, "model.onnx", "int8"), os.replace
+    target.claim(overwrite=there)
+
+    def renamed(source: Path, to: Path) -> None:
+        rename(source, to)
+        raise KeyboardInterrupt(15)
+
+    monkeypatch.setattr(os, "replace", renamed)
+    with pytest.raises(KeyboardInterrupt):
+        target.write(made, dict)
+    target.release()
+    assert names(folder) == []
+
+
+def test_what_cannot_be_renamed_leaves_what_was_there(
+    folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("model.int8.onnx", "model.int8.json"):
+        (folder / name).write_bytes(b"an older one")
+    target = Target(folder, "model.onnx", "int8")
+    target.claim(overwrite=True)
+
+    def refused(source: Path, to: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(QuantizeError, match="Read-only"):
+        target.write(made, dict)
+    target.release()
+    assert names(folder) == ["model.int8.json", "model.int8.onnx"]
+
+
+def test_a_claim_that_comes_as_another_run_ends_touches_nothing(
+    folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has opened the file that the other one renames, and gets its lock when that is served already."""
+    first, second, lock = Target(folder, "model.onnx", "int8"), Target(folder, "model.onnx", "int8"), fcntl.flock
+    first.claim(overwrite=False)
+
+    def late(fd: int, how: int) -> None:
+        first.write(made, dict)
+        first.release()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(QuantizeError, match="has just ended"):
+        second.claim(overwrite=False)
+    second.release()
+    assert (folder / "model.int8.onnx").read_bytes() == made.read_bytes()
+
+
+def test_a_run_that_ends_leaves_the_hidden_file_of_the_next(folder: Path, made: Path) -> None:
+    first, second = Target(folder, "model.onnx", "int8"), Target(folder, "model.onnx", "int8")
+    first.claim(overwrite=False)
+
+    def meanwhile() -> dict[str, object]:
+        second.claim(overwrite=True)
+        return {}
+
+    first.write(made, meanwhile)
+    first.release()
+    second.write(made, dict)
+    second.release()
+    assert names(folder) == ["model.int8.json", "model.int8.onnx"]
+
+
+def test_a_link_in_the_place_of_the_report_leads_nowhere(folder: Path, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (folder / ".model.int8.json.part").symlink_to(tmp_path / "precious")
+    target = Target(folder, "model.onnx", "int8")
+    target.claim(overwrite=False)
+    target.write(made, lambda: {"a": 1})
+    target.release()
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert not (folder / "model.int8.json").is_symlink()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from sys import float_info
 from typing import Any
+
+# Of one text, and of one number: what is read goes into messages, which have limits of their own.
+_CHARACTERS_MAX = 1024
+_COUNT_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +31,20 @@ class Fields:
 
     def text(self, name: str) -> str:
         value = self._value(name)
-        if not isinstance(value, str):
-            raise self.wrong(name, "a text")
-        return value
+        if not _is_text(value):
+            raise self.wrong(name, f"a text of at most {_CHARACTERS_MAX} characters")
+        return str(value)
 
     def texts(self, name: str) -> dict[str, str]:
         value = self._value(name)
-        if not isinstance(value, dict) or not all(isinstance(each, str) for pair in value.items() for each in pair):
-            raise self.wrong(name, "an object of texts")
+        if not isinstance(value, dict) or not all(_is_text(each) for pair in value.items() for each in pair):
+            raise self.wrong(name, f"an object of texts of at most {_CHARACTERS_MAX} characters")
         return dict(value)
 
     def count(self, name: str) -> int:
         value = self._value(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.wrong(name, "a whole number of at least 0")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _COUNT_MAX:
+            raise self.wrong(name, f"a whole number of at least 0 and at most {_COUNT_MAX}")
         return value
 
     def number(self, name: str, *, most: float | None = None) -> float:
@@ -78,5 +82,15 @@ class Fields:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number of JSON: NaN and the infinities, which Python's reader takes, are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    """Whether it is a number of JSON that a float can hold: NaN and the infinities, which Python's reader takes, are
+    none, and its whole numbers have no end."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
+
+
+def _is_text(value: object) -> bool:
+    """Half of a surrogate pair, which JSON can escape, is no text that could be sent."""
+    return (
+        isinstance(value, str)
+        and len(value) <= _CHARACTERS_MAX
+        and not any("\ud800" <= character <= "\udfff" for character in value)
+    )

@@ -106,9 +106,9 @@ class Route:
     ) -> Target:
         """The target that answers: by pins first, else by the sticky key's bucket, else by bucket `coin` in [0, 10000).
 
-        All pins must fit. A version or variant that several slots hold is answered by the one with most weight, the
-        first of equals. A slot pin may name a role: `@stable` or `@candidate`; the variant `none` is the version's own
-        file.
+        All pins must fit. A version or variant that several slots hold is answered by the one with most weight; of
+        equals by the version's own file, whatever was loaded last, else by the first. A slot pin may name a role:
+        `@stable` or `@candidate`; the variant `none` is the version's own file.
 
         Raises:
             ServingError: NOT_FOUND when no target fits the pins, NOT_READY when nothing is routed.
@@ -127,7 +127,7 @@ class Route:
                 f"model '{self.model}' has no ready {' in '.join(pins)}, ready are "
                 + (", ".join(f"{t.revision} in slot '{t.slot}'" for t in self.targets) or "none"),
             )
-        return max(fits, key=self.weight_bp)
+        return max(fits, key=lambda target: (self.weight_bp(target), not target.revision.variant))
 
     def copies(self, inference_id: str, slot: str) -> list[tuple[ShadowRule, Target]]:
         """Who gets a copy of a request that `slot` has answered, by which rule: nobody, unless it is the stable one,

@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from turnout.core.fields import Fields, is_number
+from turnout.core.ids import printable
 from turnout.core.parity import Accuracy, Kind, OutputParity
 
 FORMAT = 1
@@ -20,6 +21,10 @@ ERROR_MAX = 0.05
 
 Scalar: TypeAlias = str | int | float | bool | None
 Recipe: TypeAlias = Mapping[str, Scalar | list[Scalar]]
+
+# A report may name any number of outputs by any names, and what speaks against it stands in errors and in the index.
+_NAME_SHOWN = 128
+_REASONS_SHOWN = 8
 
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -142,7 +147,8 @@ def over_budget(outputs: Sequence[OutputParity], budget: Budget) -> tuple[str, .
 
 
 def stands(report: VariantReport, base_digest: str, variant_digest: str) -> tuple[str, ...]:
-    """Why the variant with this digest, beside a version with that one, may not serve; empty: it may."""
+    """Why the variant with this digest, beside a version with that one, may not serve, in as many reasons as anybody
+    reads; empty: it may."""
     reasons = []
     if report.source_digest != base_digest:
         reasons.append(
@@ -154,7 +160,9 @@ def stands(report: VariantReport, base_digest: str, variant_digest: str) -> tupl
             f"its report is of other files (digest {report.result_digest[:12]}, now {variant_digest[:12]}): "
             "quantize again"
         )
-    return (*reasons, *failures(report))
+    reasons += failures(report)
+    more = len(reasons) - _REASONS_SHOWN
+    return (*reasons[:_REASONS_SHOWN], *([f"{more} reasons more"] if more > 0 else []))
 
 
 def _failures(output: OutputParity, budget: Budget) -> list[str]:
@@ -176,7 +184,7 @@ def _failures(output: OutputParity, budget: Budget) -> list[str]:
                 found.append(
                     f"the largest error is {error:.3g} of the largest element, the limit is {budget.error_max:g}"
                 )
-    return [f"output '{output.name}': {failure}" for failure in found]
+    return [f"output '{printable(output.name[:_NAME_SHOWN])}': {failure}" for failure in found]
 
 
 def _short(what: str, value: float | None, least: float) -> list[str]:

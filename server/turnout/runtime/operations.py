@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from turnout.core.commands import Load, Rollback, SetShadow, Swap, Unload, Withdraw
 from turnout.core.errors import ControlError, Refusal
@@ -26,6 +27,7 @@ _REFUSALS = {
     Gate.MANIFEST: Refusal.MANIFEST_MISMATCH,
     Gate.SIGNATURE: Refusal.SIGNATURE_MISMATCH,
 }
+_FAILED = frozenset({*_REFUSALS.values(), Refusal.GATE_FAILED, Refusal.VARIANT_REFUSED})  # not what was asked for
 
 _FORCED_CHARACTERS_MAX = 500  # the journal's line has them
 _NOTHING_YET = "nothing but what its golden samples may say"
@@ -34,12 +36,13 @@ _NOTHING_YET = "nothing but what its golden samples may say"
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A revision to load. `version` None: the newest that the model's version policy allows; `digest` "": as it is;
-    `force`: a variant whatever speaks against it."""
+    `force`: a variant whatever speaks against it; `insist`: force it where its report does not stand."""
 
     version: int | None
     variant: str = ""
     digest: str = ""
     force: bool = False
+    insist: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Operations:
                 "digest",
                 revision=revision,
             )
-        forced = _forced(artefact, wanted.force, ask)
+        forced = _forced(artefact, wanted, ask)
         known = model in self.controller.names()
         state = self.controller.desk(model).state if known else Traffic(model)
         desk = self.controller.desk(model) if known else None
@@ -112,9 +115,16 @@ class Operations:
         name = name or free_slot(state, previous.revision.version)
         # What served before is loaded again whatever is said of it by now.
         insist = bool(previous.revision.variant)
-        wanted = Wanted(previous.revision.version, previous.revision.variant, previous.revision.digest, insist)
+        wanted = Wanted(previous.revision.version, previous.revision.variant, previous.revision.digest, insist=insist)
         again = replace(ask, etag="", on_behalf=True, reason=ask.reason or "rollback")
-        await self.load(model, Load(name, previous.revision), wanted, again, wait=True, allow_signature_change=True)
+        load = partial(self.load, model, Load(name, previous.revision), wait=True, allow_signature_change=True)
+        try:
+            await load(wanted=wanted, ask=again)
+        except ControlError as error:
+            if not insist or error.metadata.get("gate") != Gate.GOLDEN.value:
+                raise
+            # It may have been forced past its samples, which its report says nothing of.
+            await load(wanted=replace(wanted, force=True), ask=again)
         if not ask.validate_only:
             await self.controller.roll_back(model, Rollback(name), again)
 
@@ -139,9 +149,21 @@ class Operations:
 
     async def load_newest(self, model: str, bake_ns: int, ask: Ask) -> None:
         """The newest version, or the variant of it that this server takes by itself, into a free slot, then all traffic
-        to it; nothing where it has the traffic already."""
-        source, artefact = await self.offload(self.revisions.find, model, None)
-        artefact, _ = await self.offload(self.controller.works.opener.choose, source, artefact)
+        to it; nothing where it has the traffic already. Where the variant fails to load, the version's own file."""
+        opener = self.controller.works.opener
+        source, base = await self.offload(self.revisions.find, model, None)
+        artefact, _ = await self.offload(opener.choose, source, base)
+        try:
+            await self._take_over(model, artefact, bake_ns, ask)
+        except ControlError as error:
+            if artefact is base or error.refusal not in _FAILED:
+                raise
+            opener.observer.noticed(
+                f"{base.revision}: --variant {opener.variant}: its own file is used, {error.message}"
+            )
+            await self._take_over(model, base, bake_ns, ask)
+
+    async def _take_over(self, model: str, artefact: Artefact, bake_ns: int, ask: Ask) -> None:
         known = model in self.controller.names()
         state = self.controller.desk(model).state if known else Traffic(model)
         stable = state.route.stable if state.route else None
@@ -196,13 +218,15 @@ class Operations:
         return ReplaceCost(share, slot.leases, slot.cargo.opening_ns, memory_of(slot))
 
 
-def _forced(artefact: Artefact, force: bool, ask: Ask) -> str:
+def _forced(artefact: Artefact, wanted: Wanted, ask: Ask) -> str:
     """What a load overrides; "": nothing.
 
     Raises:
         ControlError: VARIANT_REFUSED, with what to do; INVALID_SPEC, a force that needs a reason or has no object.
     """
     revision = artefact.revision
+    doubts = "; ".join(artefact.doubts)
+    force = wanted.force or (wanted.insist and bool(doubts))
     if force and not revision.variant:
         raise ControlError(
             Refusal.INVALID_SPEC, f"{revision} is no variant: there is nothing to force, leave force out", "force"
@@ -213,7 +237,6 @@ def _forced(artefact: Artefact, force: bool, ask: Ask) -> str:
             f"force needs a reason, which the journal keeps: say why {revision} must be loaded",
             "mutation.reason",
         )
-    doubts = "; ".join(artefact.doubts)
     if doubts and not force:
         base = f"{revision.model}/{revision.version}"
         raise ControlError(
@@ -225,6 +248,4 @@ def _forced(artefact: Artefact, force: bool, ask: Ask) -> str:
             model=revision.model,
             revision=revision,
         )
-    if not force or (ask.on_behalf and not doubts):
-        return ""
-    return (doubts or _NOTHING_YET)[:_FORCED_CHARACTERS_MAX]
+    return (doubts or _NOTHING_YET)[:_FORCED_CHARACTERS_MAX] if force else ""

@@ -39,7 +39,10 @@ def read_variants(
     Args:
         base: the version's own manifest, which the reports must be of.
     """
-    names = variants_in(base.model, base.folder.names())
+    try:
+        names = variants_in(base.model, base.folder.names())
+    except (LoadError, OSError):
+        return []  # the version has gone since it was read, which its own load tells
     chosen = [name for name in names if only in ("", name)]
     return [
         _read_variant(folder, configuration, Revision(configuration.name, version, name, ""), base) for name in chosen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,6 +60,20 @@ class Rows:
             return self
         return self.first(self.count // self.batch * self.batch)
 
+    def apart(self, other: Rows) -> bool:
+        """Whether no row of one is among those of the other, whatever their files are called."""
+        return self._digests().isdisjoint(other._digests())
+
+    def same(self, other: Rows) -> bool:
+        """Whether both have the same rows: one file, or a copy of it."""
+        return self._digests() == other._digests()
+
+    def _digests(self) -> set[bytes]:
+        arrays = [self.inputs[name] for name in sorted(self.inputs)]
+        if self.batch is None:
+            return {_digest(arrays)}
+        return {_digest([array[row] for array in arrays]) for row in range(self.count)}
+
     def _taken(self, rows: slice) -> Rows:
         inputs = {name: array[rows] for name, array in self.inputs.items()}
         return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[rows])
@@ -94,6 +109,15 @@ def divide(rows: Rows) -> tuple[Rows, Rows]:
     if rows.batch is None or rows.count < SPLIT_ROWS_MIN or rows.count % step:
         return rows, rows
     return rows.part(0, "even rows"), rows.part(1, "odd rows")
+
+
+def _digest(arrays: Sequence[Array]) -> bytes:
+    total = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        # Of strings, an array has but where they are.
+        content = repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
+        total.update(b"%d\0%s" % (len(content), content))
+    return total.digest()
 
 
 def _check_one(spec: TensorSpec, inputs: Tensors, source: str) -> None:

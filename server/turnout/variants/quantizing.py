@@ -178,7 +178,7 @@ class _Work:
         recipe = attempt.recipe.plain()
         if calibration is not None:
             recipe |= {"calibration_rows": calibration.count, "calibration_source": calibration.source}
-            recipe |= {"calibration_apart": calibration.source != judged.source}
+            recipe |= {"calibration_apart": calibration.apart(judged)}
         return VariantReport(
             model=named.model,
             version=named.version,
@@ -227,9 +227,8 @@ def _samples(artefact: Artefact, order: Order, declared: Signature) -> tuple[Row
     if not order.recipe.calibrates:
         return None, judged
     given = order.calibration or (order.samples and own) or None
-    if given is not None:
-        calibration = calibrating.check(given.inputs, declared, given.source)
-    else:
+    calibration = calibrating.check(given.inputs, declared, given.source) if given is not None else judged
+    if given is None or calibration.same(judged):
         calibration, judged = calibrating.divide(judged)
     return calibration.first(order.calibration_rows_max).even(), judged
 

@@ -62,7 +62,7 @@ def answers(loaded: Loaded, rows: Rows, tell: Tell = lambda _: None) -> dict[str
     """All outputs for all rows.
 
     Raises:
-        QuantizeError: a run fails.
+        QuantizeError: a run fails, or what several runs answer does not fit together.
     """
     names = [spec.name for spec in loaded.declared.outputs]
     parts: list[list[Array]] = []
@@ -74,7 +74,14 @@ def answers(loaded: Loaded, rows: Rows, tell: Tell = lambda _: None) -> dict[str
         tell(min(rows.batch or rows.count, rows.count))
     if len(parts) == 1:
         return dict(zip(names, parts[0], strict=True))
-    return {name: np.concatenate([np.atleast_1d(part[index]) for part in parts]) for index, name in enumerate(names)}
+    try:
+        return {
+            name: np.concatenate([np.atleast_1d(part[index]) for part in parts]) for index, name in enumerate(names)
+        }
+    except ValueError as error:
+        raise QuantizeError(
+            f"its answers to several runs on {rows.source} cannot be joined: {error}: give samples for one run"
+        ) from error
 
 
 @contextmanager

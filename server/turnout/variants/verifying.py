@@ -175,10 +175,6 @@ def _answers(each: Candidate, model: Loaded, rows: Rows, progress: Progress) -> 
         return answers(model, rows, progress.advance)
     except QuantizeError as error:
         raise QuantizeError(f"{each.artefact.revision}: {error}") from error
-    except ValueError as error:  # outputs of different runs that do not fit together
-        raise QuantizeError(
-            f"{each.artefact.revision}: its answers to several runs cannot be joined: {error}: give samples for one run"
-        ) from error
 
 
 def _compared(

@@ -56,6 +56,11 @@ class Target:
             os.close(self._fd)
             self._fd = None
             raise QuantizeError(f"another turnout quantize makes '{self.model}' just now: wait for it") from None
+        if not self._is_ours():
+            # Another run had it until a moment ago, and has renamed it to what is served or removed it.
+            os.close(self._fd)
+            self._fd = None
+            raise QuantizeError(f"another turnout quantize has just ended with '{self.model}': run it again")
 
     def write(self, made: Path, report: Callable[[], dict[str, Any]]) -> None:
         """Put the file `made` and the report, which is asked for when the model is in its place.
@@ -70,18 +75,20 @@ class Target:
                 part.truncate(0)
                 shutil.copyfileobj(source, part, 1 << 20)
                 _flush(part.fileno())
-            os.replace(self._part, self._folder / self.model)
         except OSError as error:
             raise self._unwritable(error) from error
         try:
-            with open(self._report_part, "w", encoding="utf-8") as file:
+            os.replace(self._part, self._folder / self.model)
+            _remove(self._report_part)  # a link there would lead elsewhere
+            with open(self._report_part, "x", encoding="utf-8") as file:
                 file.write(json.dumps(report(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
                 file.flush()
                 _flush(file.fileno())
             os.replace(self._report_part, self._folder / self.report)
             self._flush_folder()
         except BaseException as error:
-            for name in (self.report, self.model):
+            # An interruption may come after the first renaming has been done and before it has returned.
+            for name in () if self._is_ours() else (self.report, self.model):
                 _remove(self._folder / name)
             if isinstance(error, OSError):
                 raise self._unwritable(error) from error
@@ -90,10 +97,20 @@ class Target:
     def release(self) -> None:
         """Take away what is hidden; may be called twice."""
         if self._fd is not None:
-            _remove(self._part)
+            if self._is_ours():
+                _remove(self._part)
             _remove(self._report_part)
             os.close(self._fd)
             self._fd = None
+
+    def _is_ours(self) -> bool:
+        """Whether the hidden file is still the one that this claim has locked."""
+        if self._fd is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(self._part))
+        except OSError:
+            return False
 
     def _flush_folder(self) -> None:
         fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
