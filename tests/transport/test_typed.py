@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from support.edge import WAIT_S_MAX, Gate, Served, edge, eventually, infer_request, signature
+from support.edge import DECODE_LIMITS, WAIT_S_MAX, Gate, Served, edge, eventually, infer_request, signature
 from support.traces import KeptTraces
 from support.typed import TypedClient, reflect, services
 from turnout.backends.synthetic import SyntheticModel
@@ -18,8 +19,9 @@ from turnout.core.routing import Interval
 from turnout.core.tensors import Signature, TensorSpec
 from turnout.runtime.account import Outcome
 from turnout.runtime.jobs import SlotLimits
+from turnout.transport.typed_codec import TypedCodec
 from turnout_wire.tensors import DataType
-from turnout_wire.typed import KINDS
+from turnout_wire.typed import KINDS, Tensor, model_service
 from turnout_wire.varint import to_varint
 
 # Per kind: what a client sends, what y = x + x gives (BOOL, BYTES and BF16 are copied).
@@ -162,7 +164,8 @@ async def test_a_message_that_is_none_and_one_in_another_encoding() -> None:
         client = await TypedClient.of(server.channel, "turnout.models.M")
         number = client.Request.DESCRIPTOR.fields_by_name["x"].number
         tag, numbers = to_varint(number << 3 | 2), np.arange(1, 5, dtype="<f4").tobytes()
-        for broken in (b"\xff", tag + b"\x03abc"):
+        # The last: values that end within a piece, though the pieces together are whole.
+        for broken in (b"\xff", tag + b"\x03abc", tag + b"\x06" + numbers[:6] + tag + b"\x0a" + numbers[6:]):
             error = await refused(client.predict(broken))
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert "the message is no turnout.models.M/Predict request" in error.details()
@@ -179,6 +182,23 @@ async def test_a_message_that_is_none_and_one_in_another_encoding() -> None:
         client = await TypedClient.of(server.channel, "turnout.models.Flag")
         tag = to_varint(client.Request.DESCRIPTOR.fields_by_name["x"].number << 3 | 2)
         assert list((await client.predict(tag + b"\x03\x80\x01\x00")).y) == [True, False]  # true in two bytes
+
+
+def test_what_a_message_has_beside_its_fields_costs_no_python_objects() -> None:
+    service = model_service("m", [Tensor("x", DataType.FP32, (-1, 4))], [])
+    codec = TypedCodec(service, DECODE_LIMITS)
+    single = to_varint(service.inputs[0].number << 3 | 5) + np.float32(2).tobytes()
+    whole = to_varint(service.inputs[0].number << 3 | 2) + b"\x10" + np.ones(4, "<f4").tobytes()
+    codec.read(whole)
+    for much in (b"\x78\x01" * 200_000 + whole, single * 40_000):
+        tracemalloc.start()
+        try:
+            received = codec.read(much)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert received.request(None).inputs["x"].size in (4, 40_000)
+        assert peak < 3 * len(much)  # the values, and the message in its usual encoding; an object each is 20 times it
 
 
 async def test_a_tensor_may_be_called_as_a_method_of_messages() -> None:
