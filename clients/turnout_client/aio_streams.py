@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from turnout_client.errors import InferenceError, client_closed, inference_error
 from turnout_client.replies import stream_error
@@ -183,6 +184,9 @@ class _Stream:
             error = InferenceError("CANCELLED", "the server cancelled the stream")
         except _Foreign as foreign:
             error = InferenceError("INTERNAL", str(foreign))
+            self._call.cancel()
+        except DecodeError:
+            error = InferenceError("INTERNAL", "an answer in the stream cannot be read")
             self._call.cancel()
         finally:
             self._end(error)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from support.edge import eventually
 from support.fake_inference import IMAGE, KINDS, TRANSPORTS, AnyClient, Refusal, fake_server
 from turnout_client import Retry, Streams
 
@@ -147,6 +148,15 @@ async def test_a_server_that_gives_no_ids_is_called(kind: str) -> None:
         server.ids = False
         assert await calling.infer("m", IMAGE)
         assert [received.streamed for received in server.received] == [True, False]
+
+
+@both
+async def test_a_stream_that_cannot_be_read_is_ended_and_its_requests_go_alone(kind: str) -> None:
+    async with fake_server() as server, client(kind, "stream", server.address) as calling:
+        server.garbled = True
+        assert await calling.infer("m", IMAGE)
+        assert [received.streamed for received in server.received] == [False]
+        await eventually(lambda: server.ended == len(server.streams) == 1)
 
 
 @both
