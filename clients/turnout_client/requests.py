@@ -29,6 +29,7 @@ _OWN_PARAMETERS = {"timeout": "timeout_s", "priority": "priority", STICKY_PARAME
 _ID_TAG = b"\x1a"  # ModelInferRequest.id: field 3, length-delimited
 _RAW_TAG = b"\x3a"  # ModelInferRequest.raw_input_contents: field 7
 _TIMEOUT_S_MAX = 86_400.0
+_KEPT_CHARACTERS_MAX = 1024  # of a parameter, in a header that is kept
 _KEY = re.compile(r"[a-z0-9_.-]+")
 
 Inputs: TypeAlias = Mapping[str, npt.ArrayLike]
@@ -114,8 +115,12 @@ class InferRequest:
             parameters += ((STICKY_PARAMETER, "string_param", key),)
         if timeout_us:
             parameters += (("timeout", "int64_param", timeout_us),)
-        # Of doubles, -0.0 would find the entry of 0.0.
-        make = _header.__wrapped__ if any(kind == "double_param" for _, kind, _ in parameters) else _header
+        # Of doubles, -0.0 would find the entry of 0.0; long texts are hardly ever equal, and would be kept.
+        apart = any(
+            kind == "double_param" or (isinstance(value, str) and len(value) > _KEPT_CHARACTERS_MAX)
+            for _, kind, value in parameters
+        )
+        make = _header.__wrapped__ if apart else _header
         return make(self.model, self.version, self.tensors, self.outputs, parameters)
 
     def _join(self, header: bytes, request_id: str) -> bytes:

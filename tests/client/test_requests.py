@@ -17,7 +17,7 @@ from turnout_client.answers import Class
 from turnout_client.connection import Target, channel_options, target_of
 from turnout_client.errors import InferenceError
 from turnout_client.replies import answer_of, stream_error
-from turnout_client.requests import InferRequest, timeout_of
+from turnout_client.requests import InferRequest, _header, timeout_of
 from turnout_client.retrying import Retries
 from turnout_client.sending import goes_alone
 from turnout_client.settings import Keepalive, Retry, Settings, Streams, Tls
@@ -99,6 +99,12 @@ def test_equal_values_of_other_kinds_are_other_requests() -> None:
     for value, kind in ((True, "bool_param"), (1, "int64_param"), (1.0, "double_param")):
         sent = read(request(parameters={"p": value}).message())
         assert sent.parameters["p"].WhichOneof("parameter_choice") == kind
+
+
+def test_a_header_with_a_long_text_is_not_kept() -> None:
+    before = _header.cache_info().currsize
+    assert b"x" * 100_000 in request(parameters={"text": "x" * 100_000}).message()
+    assert _header.cache_info().currsize == before
 
 
 def test_a_key_that_metadata_cannot_hold_is_a_parameter() -> None:
