@@ -15,8 +15,9 @@ from support.edge import DECODE_LIMITS, WAIT_S_MAX, Gate, Served, edge, eventual
 from support.traces import KeptTraces
 from support.typed import TypedClient, reflect, services
 from turnout.backends.synthetic import SyntheticModel
+from turnout.core.ids import Revision
 from turnout.core.routing import Interval
-from turnout.core.tensors import Signature, TensorSpec
+from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec, Timings
 from turnout.runtime.account import Outcome
 from turnout.runtime.jobs import SlotLimits
 from turnout.transport.typed_codec import TypedCodec
@@ -199,6 +200,27 @@ def test_what_a_message_has_beside_its_fields_costs_no_python_objects() -> None:
             tracemalloc.stop()
         assert received.request(None).inputs["x"].size in (4, 40_000)
         assert peak < 3 * len(much)  # the values, and the message in its usual encoding; an object each is 20 times it
+
+
+@pytest.mark.parametrize("datatype", [DataType.INT8, DataType.INT16, DataType.UINT16])
+def test_an_answer_in_small_integers_costs_no_python_objects(datatype: DataType) -> None:
+    service = model_service("m", [], [Tensor("y", datatype, (-1,))])
+    codec, spec = TypedCodec(service, DECODE_LIMITS), TensorSpec("y", datatype, (-1,))
+    limits = np.iinfo(datatype.dtype)
+    values = np.arange(limits.min, limits.max + 1).astype(datatype.dtype)
+    every = np.tile(values, 2**17 // values.size)
+    revision, timings = Revision("m", 1, "", "0" * 64), Timings(1, 2, 3, 4, 1)
+    request = InferenceRequest(model="m", inputs={}, outputs=(), request_id="", inference_id="i")
+    response = InferenceResponse(revision, "blue", 1, ((spec, every),), timings)
+    codec.encode(request, response, identity=True)
+    tracemalloc.start()
+    try:
+        answer = codec.encode(request, response, identity=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert list(codec._messages[2].FromString(answer).y) == every.tolist()
+    assert peak < 24 * every.size  # bytes; a list of objects takes 36 for each value, but for INT8's smallest
 
 
 async def test_a_tensor_may_be_called_as_a_method_of_messages() -> None:

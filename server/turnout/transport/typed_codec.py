@@ -24,7 +24,7 @@ from turnout.transport.codec import MESSAGE_BYTES_MAX, Asked, Received
 from turnout.transport.plan import DecodeLimits, InputPlan, Parameters, Plan, invalid
 from turnout_wire.tensors import RANK_MAX, Array, DataType, to_bytes, to_raw
 from turnout_wire.typed import ANY, PACKAGE, Field, ModelService, file_descriptor
-from turnout_wire.varint import to_varint
+from turnout_wire.varint import to_varint, to_varints
 
 # Bytes of a value, where the packed values are the tensor's raw contents, or those of FP32.
 _WIDTHS = {"bool": 1, "fixed32": 4, "fixed64": 8, "sfixed32": 4, "sfixed64": 8, "float": 4, "double": 8}
@@ -280,12 +280,16 @@ def _values(field: Field, array: Array, message: Any) -> list[bytes | memoryview
     """The field as it goes on the wire; nothing where it was put into the message instead."""
     if not array.size:
         return []
+    if field.kind == "string":
+        getattr(message, field.name).extend(array.reshape(-1).tolist())
+        return []
+    raw: bytes | memoryview
     if field.kind in _WIDTHS or not field.repeated:
         halved = field.tensor.datatype in (DataType.FP16, DataType.BF16)
         raw = to_raw(array, DataType.FP32 if halved else field.tensor.datatype)
-        return [to_varint(field.number << 3 | 2), to_varint(len(raw)), raw]
-    getattr(message, field.name).extend(array.reshape(-1).tolist())
-    return []
+    else:
+        raw = to_varints(array)
+    return [to_varint(field.number << 3 | 2), to_varint(len(raw)), raw]
 
 
 def _admits(field: Field, shape: tuple[int, ...]) -> bool:
