@@ -163,7 +163,10 @@ class _Stream:
             while True:
                 while self._outbox:
                     request_id, message = self._outbox.popleft()
-                    if self.waiting[request_id].done():
+                    future = self.waiting.get(request_id)
+                    if future is None:  # a server has answered what it was not asked: no reason to ask
+                        continue
+                    if future.done():
                         self._take(request_id)
                     else:
                         await self._call.write(message)
