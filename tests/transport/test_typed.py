@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from support.edge import DECODE_LIMITS, WAIT_S_MAX, Gate, Served, edge, eventually, infer_request, signature
 from support.traces import KeptTraces
@@ -312,6 +313,19 @@ async def test_services_come_change_and_go_with_their_models() -> None:
         error = await refused(after.predict(after.Request(x=[1] * 4)))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert model.name == "m"
+
+
+async def test_an_open_stream_of_reflection_hears_of_services_that_come_and_go() -> None:
+    async with edge({"m": Served(), "other": Served()}) as server:
+        stream = reflection_pb2_grpc.ServerReflectionStub(server.channel).ServerReflectionInfo()
+        for wanted in ({"turnout.models.M", "turnout.models.Other"}, {"turnout.models.Other"}):
+            await stream.write(reflection_pb2.ServerReflectionRequest(list_services="*"))
+            reply = await asyncio.wait_for(stream.read(), WAIT_S_MAX)
+            listed = {service.name for service in reply.list_services_response.service}
+            assert {name for name in listed if name.startswith("turnout.models.")} == wanted
+            server.fleet._models.pop("m", None)
+            server.services.refresh()
+        stream.cancel()
 
 
 async def test_reflection_finds_files_and_symbols_of_models_and_of_the_protocol() -> None:
