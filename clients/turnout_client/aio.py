@@ -87,6 +87,7 @@ class Client:
             trace_headers,
             options or {},
         )
+        self._headers = Headers(settings)
         target = target_of(endpoint)
         arguments = channel_options(target, settings)
         if tls is None:
@@ -94,7 +95,6 @@ class Client:
         else:
             self._channel = grpc.aio.secure_channel(target.name, credentials_of(tls), options=arguments)
         self._closed = False
-        self._headers = Headers(settings)
         self._stub = GRPCInferenceServiceAioStub(self._channel)
         self._infer: Any = self._channel.unary_unary(
             METHODS["ModelInfer"].path, response_deserializer=pb.ModelInferResponse.FromString

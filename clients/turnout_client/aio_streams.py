@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from turnout_client.errors import InferenceError, client_closed, inference_error
 from turnout_client.replies import stream_error
@@ -162,7 +163,10 @@ class _Stream:
             while True:
                 while self._outbox:
                     request_id, message = self._outbox.popleft()
-                    if self.waiting[request_id].done():
+                    future = self.waiting.get(request_id)
+                    if future is None:  # a server has answered what it was not asked: no reason to ask
+                        continue
+                    if future.done():
                         self._take(request_id)
                     else:
                         await self._call.write(message)
@@ -183,6 +187,9 @@ class _Stream:
             error = InferenceError("CANCELLED", "the server cancelled the stream")
         except _Foreign as foreign:
             error = InferenceError("INTERNAL", str(foreign))
+            self._call.cancel()
+        except DecodeError:
+            error = InferenceError("INTERNAL", "an answer in the stream cannot be read")
             self._call.cancel()
         finally:
             self._end(error)

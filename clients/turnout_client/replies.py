@@ -24,13 +24,14 @@ _PUSHBACK = "turnout_retry_after_ms"
 def answer_of(message: pb.ModelInferResponse) -> Answer:
     """Raises InferenceError (INTERNAL) where the message is no answer."""
     parameters = {name: _value(parameter) for name, parameter in message.parameters.items()}
+    generation = parameters.get("turnout_generation", 0)
     return Answer(
         _outputs(message),
         message.model_name,
         message.model_version,
         str(parameters.get("turnout_slot", "")),
         str(parameters.get("turnout_revision", "")),
-        int(parameters.get("turnout_generation", 0)),
+        generation if isinstance(generation, int) else 0,
         str(parameters.get("inference_id", message.id)),
         parameters,
     )
@@ -44,7 +45,7 @@ def stream_error(message: pb.ModelStreamInferResponse) -> InferenceError:
         str(said.get(_CODE, "UNKNOWN")),
         message.error_message,
         str(said.get(_REASON, "")),
-        None if after_ms is None else int(after_ms) / 1000,
+        after_ms / 1000 if isinstance(after_ms, int) else None,
         error_id_of(message.error_message),
     )
 

@@ -5,8 +5,9 @@ All of a message but its id and data is the same from call to call of a program,
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -28,6 +29,8 @@ _OWN_PARAMETERS = {"timeout": "timeout_s", "priority": "priority", STICKY_PARAME
 _ID_TAG = b"\x1a"  # ModelInferRequest.id: field 3, length-delimited
 _RAW_TAG = b"\x3a"  # ModelInferRequest.raw_input_contents: field 7
 _TIMEOUT_S_MAX = 86_400.0
+_KEPT_CHARACTERS_MAX = 1024  # of a parameter, in a header that is kept
+_KEY = re.compile(r"[a-z0-9_.-]+")
 
 Inputs: TypeAlias = Mapping[str, npt.ArrayLike]
 _Tensors: TypeAlias = tuple[tuple[str, DataType, tuple[int, ...]], ...]
@@ -76,6 +79,8 @@ class InferRequest:
             except TensorError as error:
                 raise TensorError(f"input '{name}': {error}") from None
             tensors.append((name, datatype, array.shape))
+        sent = (*(metadata or {}).items(), *(((SLOT_PIN, slot),) if slot else ()))
+        check_metadata(sent)
         asked = dict.fromkeys(outputs, 0) | dict(classification or {})
         return cls(
             model,
@@ -86,7 +91,7 @@ class InferRequest:
             tuple(contents),
             tuple(asked.items()),
             _parameters(parameters or {}, priority),
-            (*(metadata or {}).items(), *(((SLOT_PIN, slot),) if slot else ())),
+            sent,
             sum(map(len, contents)),
         )
 
@@ -110,8 +115,12 @@ class InferRequest:
             parameters += ((STICKY_PARAMETER, "string_param", key),)
         if timeout_us:
             parameters += (("timeout", "int64_param", timeout_us),)
-        # Of doubles, -0.0 would find the entry of 0.0.
-        make = _header.__wrapped__ if any(kind == "double_param" for _, kind, _ in parameters) else _header
+        # Of doubles, -0.0 would find the entry of 0.0; long texts are hardly ever equal, and would be kept.
+        apart = any(
+            kind == "double_param" or (isinstance(value, str) and len(value) > _KEPT_CHARACTERS_MAX)
+            for _, kind, value in parameters
+        )
+        make = _header.__wrapped__ if apart else _header
         return make(self.model, self.version, self.tensors, self.outputs, parameters)
 
     def _join(self, header: bytes, request_id: str) -> bytes:
@@ -122,6 +131,16 @@ class InferRequest:
         for raw in self.contents:
             parts += (_RAW_TAG, to_varint(len(raw)), raw)
         return b"".join(parts)
+
+
+def check_metadata(metadata: Iterable[tuple[str, str]]) -> None:
+    """Raises ValueError for what gRPC would refuse, each of its two clients in another way and without a name. No value
+    is in the message: it may be a secret."""
+    for key, value in metadata:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"metadata key '{key}': give lower-case letters, digits, '-', '_' and '.'")
+        if not key.endswith("-bin") and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise ValueError(f"metadata '{key}' is no printable ASCII (nor is a line's end): no header can carry it")
 
 
 def mint_id() -> str:

@@ -4,6 +4,7 @@ chance are arguments. One budget for all streams of a client."""
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from turnout_client.errors import InferenceError
 from turnout_client.settings import Retry
@@ -69,4 +70,4 @@ def stream_ended(error: InferenceError) -> InferenceError | Alone:
         return InferenceError("UNAVAILABLE", error.message, error.reason, error.retry_after_s)
     if error.retryable:
         return InferenceError(error.code, error.message, error.reason, error.retry_after_s)
-    return Alone(error)
+    return Alone(replace(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turnout_client.requests import InferRequest
+from turnout_client.requests import InferRequest, check_metadata
 from turnout_client.settings import Settings, Streams
 
 Metadata = tuple[tuple[str, str], ...]
@@ -10,19 +10,24 @@ _PARENT = "traceparent"
 
 
 class Headers:
-    """The metadata that follows from a client's settings."""
+    """The metadata that follows from a client's settings. Raises ValueError where no call could carry it."""
 
     def __init__(self, settings: Settings) -> None:
         self._fixed = tuple(settings.metadata.items())
+        check_metadata(self._fixed)
         self._token = settings.token
         self._trace = settings.trace_headers
+        if isinstance(self._token, str):
+            self.common()
 
     def common(self) -> Metadata:
-        """Of every call."""
+        """Of every call. Raises ValueError: the token has what no header can carry, such as a line's end."""
         if self._token is None:
             return self._fixed
         token = self._token if isinstance(self._token, str) else self._token()
-        return (*self._fixed, ("authorization", f"Bearer {token}"))
+        authorization = ("authorization", f"Bearer {token}")
+        check_metadata((authorization,))
+        return (*self._fixed, authorization)
 
     def trace(self) -> Metadata:
         """Of one inference: where it belongs to."""

@@ -88,6 +88,7 @@ class Client:
             trace_headers,
             options or {},
         )
+        self._headers = Headers(settings)
         target = target_of(endpoint)
         arguments = channel_options(target, settings)
         if tls is None:
@@ -95,7 +96,6 @@ class Client:
         else:
             self._channel = grpc.secure_channel(target.name, credentials_of(tls), options=arguments)
         self._closed = False
-        self._headers = Headers(settings)
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._infer: Any = self._channel.unary_unary(
             METHODS["ModelInfer"].path, response_deserializer=pb.ModelInferResponse.FromString
@@ -250,4 +250,9 @@ class Client:
         try:
             return call(request, timeout=timeout_s, metadata=metadata, wait_for_ready=self._settings.wait_for_ready)
         except grpc.RpcError as error:
-            raise inference_error(error) from None
+            failure = inference_error(error)
+            raise client_closed() if self._closed and failure.code == "CANCELLED" else failure from None
+        except ValueError:  # gRPC's word for a channel that another thread has closed meanwhile
+            if not self._closed:
+                raise
+            raise client_closed() from None

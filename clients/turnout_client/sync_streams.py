@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from turnout_client.errors import InferenceError, client_closed, inference_error
 from turnout_client.replies import stream_error
@@ -177,6 +178,9 @@ class _Stream:
             error = inference_error(ended)
         except _Foreign as foreign:
             error = InferenceError("INTERNAL", str(foreign))
+            self._call.cancel()
+        except DecodeError:
+            error = InferenceError("INTERNAL", "an answer in the stream cannot be read")
             self._call.cancel()
         finally:
             self._end(error)

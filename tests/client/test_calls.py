@@ -189,9 +189,35 @@ async def test_a_closed_client_says_so(kind: str, transport: str) -> None:
         asking = asyncio.ensure_future(to.failure("m", IMAGE))
         await eventually(lambda: server.received)
         await to.close()
-        assert (await asking).code == "CANCELLED"
+        ended = await asking
+        assert (ended.code, ended.message, ended.retryable) == ("CANCELLED", "the client was closed", False)
         assert (await to.failure("m", IMAGE)).message == "the client was closed"
         await to.__aexit__()
+
+
+async def test_a_client_that_another_thread_closes_says_so() -> None:
+    async with fake_server() as server:
+        to = AnyClient("sync", server.address)
+        call = to.client._infer
+
+        def late(*args: Any, **more: Any) -> Any:  # closed after this call has looked, and before gRPC has
+            to.client.close()
+            return call(*args, **more)
+
+        to.client._infer = late
+        ended = await to.failure("m", IMAGE)
+        assert (ended.code, ended.message) == ("CANCELLED", "the client was closed")
+        await to.__aexit__()
+
+
+@both
+@ways
+async def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(kind: str, transport: str) -> None:
+    more: dict[str, Any] = {"token": lambda: "secret\n", "insecure_token": True, "transport": transport}
+    async with fake_server() as server, AnyClient(kind, server.address, **more) as to:
+        with pytest.raises(ValueError, match="'authorization' is no printable ASCII") as refused:
+            await to.infer("m", IMAGE)
+        assert "secret" not in str(refused.value)
 
 
 @both

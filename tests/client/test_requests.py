@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from turnout_client import Client
 from turnout_client.answers import Class
 from turnout_client.connection import Target, channel_options, target_of
 from turnout_client.errors import InferenceError
-from turnout_client.replies import answer_of
-from turnout_client.requests import InferRequest, timeout_of
+from turnout_client.replies import answer_of, stream_error
+from turnout_client.requests import InferRequest, _header, timeout_of
 from turnout_client.retrying import Retries
 from turnout_client.sending import goes_alone
 from turnout_client.settings import Keepalive, Retry, Settings, Streams, Tls
@@ -100,6 +101,12 @@ def test_equal_values_of_other_kinds_are_other_requests() -> None:
         assert sent.parameters["p"].WhichOneof("parameter_choice") == kind
 
 
+def test_a_header_with_a_long_text_is_not_kept() -> None:
+    before = _header.cache_info().currsize
+    assert b"x" * 100_000 in request(parameters={"text": "x" * 100_000}).message()
+    assert _header.cache_info().currsize == before
+
+
 def test_a_key_that_metadata_cannot_hold_is_a_parameter() -> None:
     asked = request(key="Zoë")
     assert asked.call_metadata == ()
@@ -122,6 +129,10 @@ def test_a_stream_s_timeout_is_rounded_up_to_two_digits(seconds: float) -> None:
         (None, {"parameters": {"sticky_key": "k"}}, "use the argument key"),
         (None, {"parameters": {"p": None}}, "parameter 'p' is a NoneType"),
         (None, {"parameters": {"p": 2**63}}, "an int64 goes from"),
+        (None, {"slot": "blü"}, "metadata 'turnout-slot' is no printable ASCII"),
+        (None, {"metadata": {"x-tenant": "a\n"}}, "metadata 'x-tenant' is no printable ASCII"),
+        (None, {"metadata": {"X-Tenant": "a"}}, "metadata key 'X-Tenant'"),
+        (None, {"metadata": {"a b": "a"}}, "metadata key 'a b'"),
     ],
 )
 def test_what_cannot_be_sent_is_refused(inputs: Any, more: Any, words: str) -> None:
@@ -153,6 +164,14 @@ def test_typed_answers_are_read_and_broken_ones_refused() -> None:
     reply.outputs[0].shape[0] = 3
     with pytest.raises(InferenceError, match="INTERNAL: the answer cannot be read: output 'y'"):
         answer_of(reply)
+
+
+def test_parameters_of_another_kind_than_a_turnout_server_s_are_passed_over() -> None:
+    reply = pb.ModelStreamInferResponse(error_message="no")
+    reply.infer_response.parameters["turnout_generation"].string_param = "first"
+    reply.infer_response.parameters["turnout_retry_after_ms"].string_param = "soon"
+    assert answer_of(reply.infer_response).generation == 0
+    assert (stream_error(reply).code, stream_error(reply).retry_after_s) == ("UNKNOWN", None)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +217,8 @@ def test_endpoints_that_are_none(endpoint: Any, words: str) -> None:
         (lambda: settings(token="t"), "a token without TLS"),
         (lambda: settings(transport="udp"), "choose 'unary' or 'stream'"),
         (lambda: settings(timeout_s=0), "timeout_s is 0"),
+        (lambda: Client("127.0.0.1:1", metadata={"x": "ü"}), "metadata 'x' is no printable ASCII"),
+        (lambda: Client("127.0.0.1:1", token="t\n", insecure_token=True), "metadata 'authorization' is no printable"),
     ],
 )
 def test_settings_out_of_bounds(make: Any, words: str) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
+from support.edge import eventually
 from support.fake_inference import IMAGE, KINDS, TRANSPORTS, AnyClient, Refusal, fake_server
-from turnout_client import Retry, Streams
+from turnout_client import InferenceError, Retry, Streams
+from turnout_client.aio_streams import _Stream
+from turnout_client.retrying import Alone, stream_ended
+from turnout_wire.gen import grpc_service_pb2 as pb
 
 Code = grpc.StatusCode
 QUICK = Retry(backoff_s=0.01, backoff_s_max=0.02)
@@ -147,6 +152,63 @@ async def test_a_server_that_gives_no_ids_is_called(kind: str) -> None:
         server.ids = False
         assert await calling.infer("m", IMAGE)
         assert [received.streamed for received in server.received] == [True, False]
+
+
+@both
+async def test_a_stream_that_cannot_be_read_is_ended_and_its_requests_go_alone(kind: str) -> None:
+    async with fake_server() as server, client(kind, "stream", server.address) as calling:
+        server.garbled = True
+        assert await calling.infer("m", IMAGE)
+        assert [received.streamed for received in server.received] == [False]
+        await eventually(lambda: server.ended == len(server.streams) == 1)
+
+
+@pytest.mark.parametrize("code", ["INTERNAL", "UNAVAILABLE"])
+def test_each_request_of_a_stream_that_ended_gets_an_exception_of_its_own(code: str) -> None:
+    error = InferenceError(code, "broken", "WHY", error_id="1")
+    one, other = stream_ended(error), stream_ended(error)
+    if isinstance(one, Alone) and isinstance(other, Alone):  # raised by several tasks, with a traceback for each
+        assert one.error is not other.error and (one.error.reason, one.error.error_id) == ("WHY", "1")
+    assert one is not other
+
+
+class Early:
+    """A stream that takes requests while `free` is set, and is answered with the ids that are put into `answers`."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.answers: asyncio.Queue[str] = asyncio.Queue()
+        self.written: list[bytes] = []
+
+    async def write(self, message: bytes) -> None:
+        await self.free.wait()
+        self.written.append(message)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            reply = pb.ModelStreamInferResponse()
+            reply.infer_response.id = await self.answers.get()
+            yield reply.SerializeToString()
+
+    def cancel(self) -> None:
+        self.answers.put_nowait("nobody's")
+
+
+async def test_an_answer_to_what_was_not_asked_yet_stops_no_stream() -> None:
+    call = Early()
+    stream = _Stream(call, float("inf"), lambda: None, lambda _: None)
+    futures = {name: asyncio.get_running_loop().create_future() for name in "abc"}
+    for name in "ab":
+        stream.send(name, name.encode(), futures[name])
+    call.answers.put_nowait("b")
+    await asyncio.wait_for(futures["b"], 5)
+    call.free.set()
+    stream.send("c", b"c", futures["c"])
+    await eventually(lambda: call.written == [b"a", b"c"], 2)
+    for name in "ac":
+        call.answers.put_nowait(name)
+        await asyncio.wait_for(futures[name], 5)
+    await stream.close()
 
 
 @both

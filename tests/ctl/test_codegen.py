@@ -37,6 +37,9 @@ def every() -> ModelService:
         Tensor("slot", DataType.FP32, (ANY,)),
         Tensor("answer", DataType.FP32, (ANY,)),
         Tensor("message", DataType.FP32, (ANY,)),
+        Tensor("tensor", DataType.FP32, (ANY,)),
+        Tensor("DataType", DataType.FP32, (ANY,)),
+        Tensor("MODEL", DataType.FP32, (ANY,)),
     ]
     return model_service("every-Model", tensors, tensors)
 
@@ -63,6 +66,16 @@ def test_the_text_says_what_a_tensor_is() -> None:
     assert "May be left out." in text and "At most 8 rows." in text
     assert re.search(r"repeated int64 ids_1_shape = \d+;", text)
     assert "// FP16 [any, any, 3]" in proto_text(service, 0).replace("Tensor 'ids.1'. ", "")
+
+
+def test_no_name_of_a_model_ends_a_comment() -> None:
+    names = ("m", "m\nservice X {}", "m\u2028import os", 'm"""\nimport os\n"""')
+    plain, *texts = (proto_text(model_service(name, [], []), 8).splitlines() for name in names)
+    for text in texts:
+        assert [line.startswith("//") for line in text] == [line.startswith("//") for line in plain]
+    for name in names:
+        module = module_of(model_service(name, [Tensor("x", DataType.FP32, (ANY,))], []))
+        assert name == module.MODEL and not hasattr(module, "os")
 
 
 def module_of(service: ModelService) -> Any:
@@ -108,6 +121,7 @@ def test_a_client_of_every_datatype_takes_and_gives_arrays() -> None:
         "class_": np.empty((2, 0), str),
     }
     values |= {"key_": [1.0], "slot_": [2], "answer": [3], "message": [4], "a_b___0": [[5.0]]}
+    values |= {"tensor_": [6], "DataType_": [7], "MODEL_": [8]}  # which the module calls beside its arguments
     client = Echo()
     got = getattr(module, "Every_Model_x" + re.search(r"_x(\w{8})Client", python_text(every(), 8))[1] + "Client")(
         client

@@ -56,6 +56,8 @@ class FakeServer:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""
     ids: bool = True
+    garbled: bool = False  # what it says in streams is no message
+    ended: int = 0  # streams
 
     async def infer(self, raw: bytes, context: Any) -> bytes:
         metadata = dict(context.invocation_metadata())
@@ -67,7 +69,11 @@ class FakeServer:
     async def stream(self, raws: AsyncIterator[bytes], context: Any) -> None:
         metadata = dict(context.invocation_metadata())
         self.streams.append(metadata)
+        context.add_done_callback(self._end)
         async for raw in raws:
+            if self.garbled:
+                await context.write(b"\xff")
+                continue
             outcome = await self._outcome(raw, metadata, context.time_remaining(), True)
             if isinstance(outcome, Refusal):
                 if outcome.ends:
@@ -80,6 +86,9 @@ class FakeServer:
             else:
                 reply = pb.ModelStreamInferResponse(infer_response=outcome)
             await context.write(reply.SerializeToString())
+
+    def _end(self, _: Any) -> None:
+        self.ended += 1
 
     async def _outcome(
         self, raw: bytes, metadata: dict[str, Any], remaining_s: float | None, streamed: bool

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from support.edge import WAIT_S_MAX, Gate, Served, edge, eventually, infer_request, signature
+from support.edge import DECODE_LIMITS, WAIT_S_MAX, Gate, Served, edge, eventually, infer_request, signature
 from support.traces import KeptTraces
 from support.typed import TypedClient, reflect, services
 from turnout.backends.synthetic import SyntheticModel
+from turnout.core.ids import Revision
 from turnout.core.routing import Interval
-from turnout.core.tensors import Signature, TensorSpec
+from turnout.core.tensors import InferenceRequest, InferenceResponse, Signature, TensorSpec, Timings
 from turnout.runtime.account import Outcome
 from turnout.runtime.jobs import SlotLimits
+from turnout.transport.typed_codec import TypedCodec
 from turnout_wire.tensors import DataType
-from turnout_wire.typed import KINDS
+from turnout_wire.typed import KINDS, Tensor, model_service
 from turnout_wire.varint import to_varint
 
 # Per kind: what a client sends, what y = x + x gives (BOOL, BYTES and BF16 are copied).
@@ -162,7 +166,8 @@ async def test_a_message_that_is_none_and_one_in_another_encoding() -> None:
         client = await TypedClient.of(server.channel, "turnout.models.M")
         number = client.Request.DESCRIPTOR.fields_by_name["x"].number
         tag, numbers = to_varint(number << 3 | 2), np.arange(1, 5, dtype="<f4").tobytes()
-        for broken in (b"\xff", tag + b"\x03abc"):
+        # The last: values that end within a piece, though the pieces together are whole.
+        for broken in (b"\xff", tag + b"\x03abc", tag + b"\x06" + numbers[:6] + tag + b"\x0a" + numbers[6:]):
             error = await refused(client.predict(broken))
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert "the message is no turnout.models.M/Predict request" in error.details()
@@ -179,6 +184,44 @@ async def test_a_message_that_is_none_and_one_in_another_encoding() -> None:
         client = await TypedClient.of(server.channel, "turnout.models.Flag")
         tag = to_varint(client.Request.DESCRIPTOR.fields_by_name["x"].number << 3 | 2)
         assert list((await client.predict(tag + b"\x03\x80\x01\x00")).y) == [True, False]  # true in two bytes
+
+
+def test_what_a_message_has_beside_its_fields_costs_no_python_objects() -> None:
+    service = model_service("m", [Tensor("x", DataType.FP32, (-1, 4))], [])
+    codec = TypedCodec(service, DECODE_LIMITS)
+    single = to_varint(service.inputs[0].number << 3 | 5) + np.float32(2).tobytes()
+    whole = to_varint(service.inputs[0].number << 3 | 2) + b"\x10" + np.ones(4, "<f4").tobytes()
+    codec.read(whole)
+    for much in (b"\x78\x01" * 200_000 + whole, single * 40_000):
+        tracemalloc.start()
+        try:
+            received = codec.read(much)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert received.request(None).inputs["x"].size in (4, 40_000)
+        assert peak < 3 * len(much)  # the values, and the message in its usual encoding; an object each is 20 times it
+
+
+@pytest.mark.parametrize("datatype", [DataType.INT8, DataType.INT16, DataType.UINT16])
+def test_an_answer_in_small_integers_costs_no_python_objects(datatype: DataType) -> None:
+    service = model_service("m", [], [Tensor("y", datatype, (-1,))])
+    codec, spec = TypedCodec(service, DECODE_LIMITS), TensorSpec("y", datatype, (-1,))
+    limits = np.iinfo(datatype.dtype)
+    values = np.arange(limits.min, limits.max + 1).astype(datatype.dtype)
+    every = np.tile(values, 2**17 // values.size)
+    revision, timings = Revision("m", 1, "", "0" * 64), Timings(1, 2, 3, 4, 1)
+    request = InferenceRequest(model="m", inputs={}, outputs=(), request_id="", inference_id="i")
+    response = InferenceResponse(revision, "blue", 1, ((spec, every),), timings)
+    codec.encode(request, response, identity=True)
+    tracemalloc.start()
+    try:
+        answer = codec.encode(request, response, identity=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert list(codec._messages[2].FromString(answer).y) == every.tolist()
+    assert peak < 24 * every.size  # bytes; a list of objects takes 36 for each value, but for INT8's smallest
 
 
 async def test_a_tensor_may_be_called_as_a_method_of_messages() -> None:
@@ -270,6 +313,19 @@ async def test_services_come_change_and_go_with_their_models() -> None:
         error = await refused(after.predict(after.Request(x=[1] * 4)))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert model.name == "m"
+
+
+async def test_an_open_stream_of_reflection_hears_of_services_that_come_and_go() -> None:
+    async with edge({"m": Served(), "other": Served()}) as server:
+        stream = reflection_pb2_grpc.ServerReflectionStub(server.channel).ServerReflectionInfo()
+        for wanted in ({"turnout.models.M", "turnout.models.Other"}, {"turnout.models.Other"}):
+            await stream.write(reflection_pb2.ServerReflectionRequest(list_services="*"))
+            reply = await asyncio.wait_for(stream.read(), WAIT_S_MAX)
+            listed = {service.name for service in reply.list_services_response.service}
+            assert {name for name in listed if name.startswith("turnout.models.")} == wanted
+            server.fleet._models.pop("m", None)
+            server.services.refresh()
+        stream.cancel()
 
 
 async def test_reflection_finds_files_and_symbols_of_models_and_of_the_protocol() -> None:

@@ -45,17 +45,18 @@ def proto_text(service: ModelService, rows_max: int) -> str:
     Args:
         rows_max: of one request; 0: the model has no batch dimension.
     """
+    model = _on_one_line(service.model)
     head = _HEAD.format(
-        model=service.model,
+        model=model,
         package=PACKAGE,
         name=service.name,
         request=service.request_name,
         response=service.response_name,
     )
     at_most = f" At most {rows_max} rows." if rows_max else ""
-    question = f"What '{service.model}' is asked.{at_most}"
+    question = f"What '{model}' is asked.{at_most}"
     request = _message(service.request_name, question, REQUEST, service.inputs, rows_max)
-    answer = f"What '{service.model}' answers."
+    answer = f"What '{model}' answers."
     response = _message(service.response_name, answer, RESPONSE, service.outputs, rows_max)
     return f"{head}\n{request}\n{response}"
 
@@ -93,5 +94,5 @@ def _meaning(field: Field, rows_max: int) -> str:
 
 
 def _on_one_line(name: str) -> str:
-    """A name that a model chose must not end a comment."""
+    """A name that somebody else chose must not end a comment."""
     return "".join(c if c.isprintable() else " " for c in name)[:200]

@@ -10,6 +10,8 @@ from turnout_wire.tensors import DataType
 from turnout_wire.typed import Field, ModelService
 
 _OPTIONS = ("key", "version", "slot", "request_id", "timeout_s")
+# What the module calls beside its arguments: an argument of that name would be called in its place.
+_OWN = ("self", "inputs", "tensor", "DataType", "MODEL", *_OPTIONS)
 _TYPES = {
     DataType.BOOL: "np.bool_",
     DataType.UINT8: "np.uint8",
@@ -120,7 +122,7 @@ def _answer(answer: Answer) -> {name}Answer:
 def python_text(service: ModelService, rows_max: int) -> str:
     """The module; `rows_max` as for `proto_text`."""
     inputs = sorted(service.inputs, key=lambda field: field.tensor.optional)  # as Python wants its defaults
-    names = {field: _name(field, ("self", "inputs", *_OPTIONS)) for field in inputs}
+    names = {field: _name(field, _OWN) for field in inputs}
     outputs = {field: _name(field, ("answer",)) for field in service.outputs}
     taken = [f"{name}: {_taken(field)}" for field, name in names.items()]
     options = ['key: str = ""', 'version: str | int = ""', 'slot: str = ""', 'request_id: str = ""']

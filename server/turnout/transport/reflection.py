@@ -60,12 +60,12 @@ class Reflection:
         answering.result()
 
     async def _answer(self, raws: AsyncIterator[bytes], context: Context) -> None:
-        async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-            async for raw in raws:
-                yield reflection_pb2.ServerReflectionRequest.FromString(raw)
+        async def only(raw: bytes) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+            yield reflection_pb2.ServerReflectionRequest.FromString(raw)
 
-        async for reply in self._servicer.ServerReflectionInfo(requests(), context):
-            await context.write(reply.SerializeToString())
+        async for raw in raws:  # each by the servicer of now: services come and go while a stream is open
+            async for reply in self._servicer.ServerReflectionInfo(only(raw), context):
+                await context.write(reply.SerializeToString())
 
 
 class _Pools:

@@ -16,7 +16,6 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-not-found]
 from grpc import StatusCode
 
 from turnout.core.errors import Reason, ServingError
@@ -25,7 +24,7 @@ from turnout.transport.codec import MESSAGE_BYTES_MAX, Asked, Received
 from turnout.transport.plan import DecodeLimits, InputPlan, Parameters, Plan, invalid
 from turnout_wire.tensors import RANK_MAX, Array, DataType, to_bytes, to_raw
 from turnout_wire.typed import ANY, PACKAGE, Field, ModelService, file_descriptor
-from turnout_wire.varint import to_varint
+from turnout_wire.varint import to_varint, to_varints
 
 # Bytes of a value, where the packed values are the tensor's raw contents, or those of FP32.
 _WIDTHS = {"bool": 1, "fixed32": 4, "fixed64": 8, "sfixed32": 4, "sfixed64": 8, "float": 4, "double": 8}
@@ -33,7 +32,9 @@ _SINGLE = np.dtype("<f4")
 _STICKY = "sticky_key"
 _CODES: dict[str, int] = {code.name: code.value[0] for code in StatusCode}
 _TWIN = "twin"  # a package
-_PIECES_MAX = 64  # beyond which protobuf's own parser goes over a message once more, and Python over none of it
+_FIELDS_MAX = 64  # beyond which protobuf's own parser goes over a message once more, and Python over none of it
+_SEVEN_BITS = 0x7F
+_LENGTH_DELIMITED = 2  # the wire type of all that a request usually has: text, packed values, bytes
 
 
 class TypedCodec:
@@ -135,15 +136,14 @@ class TypedCodec:
         pieces, or a truth value in more than one byte), which is rare, is written again in the usual one."""
         request, twin, _ = self._messages
         message = twin.FromString(data)
-        unknown = UnknownFieldSet(message)
-        unusual = len(unknown) > _PIECES_MAX or any(one.field_number in self._packed for one in unknown)
-        for field in () if unusual else self._service.inputs:
-            if field.kind in _WIDTHS:
-                pieces = getattr(message, field.name)
-                if len(pieces) > _PIECES_MAX or (field.kind == "bool" and not all(map(bytes.isascii, pieces))):
-                    unusual = True
-                    break
-        return twin.FromString(request.SerializeToString(request.FromString(data))) if unusual else message
+        if not self._packed:
+            return message
+        usual = _is_usual(data) and all(
+            all(map(bytes.isascii, getattr(message, field.name)))
+            for field in self._service.inputs
+            if field.kind == "bool"
+        )
+        return message if usual else twin.FromString(request.SerializeToString(request.FromString(data)))
 
     def _differs(self, field: Field, response: InferenceResponse) -> ServingError:
         tensor = field.tensor
@@ -174,9 +174,9 @@ class _Reading:
         values = getattr(self._message, field.name)
         width = _WIDTHS.get(field.kind)
         if width is not None:
-            values = values[0] if len(values) == 1 else b"".join(values)
-            if len(values) % width:
+            if any(len(piece) % width for piece in values):
                 raise DecodeError("packed values end within a value")
+            values = values[0] if len(values) == 1 else b"".join(values)
         dims = self._dims(field, len(values) // (width or 1))
         if dims is None:
             return None
@@ -224,6 +224,28 @@ class _Reading:
         return invalid(f"field '{field.name}' of {self._service.request_name} {what}")
 
 
+def _is_usual(data: bytes) -> bool:
+    """Whether a message, which parses, is of a few length-delimited fields. Looks at no more of it than that: to list
+    what it has beside its fields costs a Python object for every two bytes."""
+    at, end = 0, len(data)
+    for _ in range(_FIELDS_MAX):
+        if at >= end:
+            return True
+        if data[at] & 7 != _LENGTH_DELIMITED:
+            return False
+        while data[at] > _SEVEN_BITS:  # the field's number
+            at += 1
+        at += 1
+        size = data[at]
+        shift = 0
+        while data[at] > _SEVEN_BITS:
+            at += 1
+            shift += 7
+            size = size & (1 << shift) - 1 | data[at] << shift
+        at += 1 + size
+    return at >= end
+
+
 def _twin(file: FileDescriptorProto, service: ModelService) -> FileDescriptorProto:
     """The request with bytes for packed values: the same on the wire."""
     twin = FileDescriptorProto(name="twin.proto", package=_TWIN, syntax="proto3")
@@ -258,12 +280,16 @@ def _values(field: Field, array: Array, message: Any) -> list[bytes | memoryview
     """The field as it goes on the wire; nothing where it was put into the message instead."""
     if not array.size:
         return []
+    if field.kind == "string":
+        getattr(message, field.name).extend(array.reshape(-1).tolist())
+        return []
+    raw: bytes | memoryview
     if field.kind in _WIDTHS or not field.repeated:
         halved = field.tensor.datatype in (DataType.FP16, DataType.BF16)
         raw = to_raw(array, DataType.FP32 if halved else field.tensor.datatype)
-        return [to_varint(field.number << 3 | 2), to_varint(len(raw)), raw]
-    getattr(message, field.name).extend(array.reshape(-1).tolist())
-    return []
+    else:
+        raw = to_varints(array)
+    return [to_varint(field.number << 3 | 2), to_varint(len(raw)), raw]
 
 
 def _admits(field: Field, shape: tuple[int, ...]) -> bool:
