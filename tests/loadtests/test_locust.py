@@ -126,6 +126,14 @@ def test_a_process_that_dies_with_its_users_fails_the_run(tmp_path: Path) -> Non
     assert "1 process(es) with users ended too early" in "".join(said)
 
 
+def test_make_asks_the_command_line_and_not_the_environment() -> None:
+    """Some shells and conda environments have a HOST of their own."""
+    command = ["make", "--dry-run", "--no-print-directory", "loadtest", "SCENARIO=steady", "USERS=5", "RATE="]
+    environment = os.environ | {"HOST": "nowhere", "TO": "2"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split()[1:] == ["loadtests/loadtest.py", "steady", "--users", '"5"']
+
+
 def test_a_storm_of_nothing_fails_the_run() -> None:
     """In a process of its own, as above."""
     code = """
