@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from steps.dockerfile import lineage, read
+from support.memory import held_bytes_max
 from support.schemas import problems
 from support.stop_times import STOP_S_MAX
 from turnout import cli
@@ -234,6 +235,14 @@ def test_settings_are_the_servers(of: Callable[[], Any], capsys: pytest.CaptureF
     assert settings.log_format == "json" or "--log-format=json" in container["args"]
     cli.main(["config", *container.get("args", [])])
     assert yaml.safe_load(capsys.readouterr().out).keys() <= Config.model_fields.keys()
+
+
+@pytest.mark.parametrize("of", PODS, ids=["statefulset", "kserve"])
+def test_the_servers_bounds_leave_half_of_the_memory_to_models(of: Callable[[], Any]) -> None:
+    """Else the kernel kills a pod whose clients do not read, where the server would refuse."""
+    (container,) = of()["containers"]
+    limit = container["resources"]["limits"]["memory"]
+    assert held_bytes_max(load({}, environment(container), None)) <= int(limit.removesuffix("Gi")) * 2**30 / 2
 
 
 @pytest.mark.parametrize("path", sorted(patches()), ids=lambda path: str(path.relative_to(MANIFESTS)))
