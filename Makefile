@@ -127,7 +127,9 @@ bench-compare: $(STAMP) ## Compare build/bench.json with OLD=…, an earlier one
 LOADTEST_OPTIONS = users:USERS rate:RATE duration:DURATION processes:PROCESSES host:HOST admin:ADMIN web-port:WEB_PORT \
   repository:REPOSITORY model:MODEL samples:SAMPLES expected:EXPECTED from-version:FROM to-version:TO slot:SLOT \
   deadline-s:DEADLINE message-bytes-max:MESSAGE_BYTES_MAX output:OUTPUT
-option = $(if $($(word 2,$(subst :, ,$(1)))),--$(word 1,$(subst :, ,$(1))) "$($(word 2,$(subst :, ,$(1))))")
+# From the command line alone: some shells have a HOST of their own in the environment.
+asked = $(if $(findstring command,$(origin $(1))),$($(1)))
+option = $(if $(call asked,$(word 2,$(subst :, ,$(1)))),--$(word 1,$(subst :, ,$(1))) "$($(word 2,$(subst :, ,$(1))))")
 
 .PHONY: loadtest
 loadtest: $(STAMP) ## Load a server with Locust, every answer checked: SCENARIO=… (none: list), USERS= RATE= DURATION= PROCESSES= HOST= WEB=1, see docs/loadtests.md

@@ -6,7 +6,7 @@ for `digits/2`. A model's own folder in a repository is one. Knows no clock and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from turnout_wire.tensors import Array, DataType, TensorError, from_raw, to_byte
 GOLDEN = "golden.npz"
 RTOL, ATOL = 1e-3, 1e-5  # another batch size may sum in another order
 Answer = pb.ModelInferResponse
+Told = pb.ModelInferResponse.InferOutputTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,10 @@ class Sample:
         if (expected := self.by_revision.get(revision)) is None:
             known = ", ".join(self.by_revision)
             return f"revision {revision or '(none)'} answered, and expected outputs are known of {known} only"
-        raws = dict(zip((output.name for output in answer.outputs), answer.raw_output_contents, strict=False))
+        pairs = zip(answer.outputs, answer.raw_output_contents, strict=False)
+        got = {output.name: (output, raw) for output, raw in pairs}
         for name, array in expected.arrays.items():
-            if found := _difference(raws.get(name), array, expected.rtol):
+            if found := _difference(got.get(name), array, expected.rtol):
                 return f"wrong answer: revision {revision}, sample {self.number}, output '{name}' {found}"
         return ""
 
@@ -126,24 +128,37 @@ def _read(file: Path) -> tuple[dict[str, Array], dict[str, Array], float]:
     return inputs, outputs, float(arrays["rtol"]) if "rtol" in arrays else RTOL
 
 
-def _difference(raw: bytes | None, expected: Array, rtol: float) -> str:
+def _difference(told: tuple[Told, bytes] | None, expected: Array, rtol: float) -> str:
     """How what came differs from what is expected; empty: not beyond the tolerance."""
-    if raw is None:
+    if told is None:
         return "is missing"
+    output, raw = told
     datatype = DataType.from_numpy(expected.dtype)
+    if (output.datatype, *_sides(output.shape)) != (datatype.value, *_sides(expected.shape)):
+        got, wanted = list(output.shape), list(expected.shape)
+        return f"is {output.datatype} {got}, and not {datatype.value} {wanted}"
     try:
-        got = from_raw(raw, datatype, expected.shape)
+        return _apart(from_raw(raw, datatype, expected.shape), expected, rtol)
     except TensorError as error:
         return f"has another size: {error}"
-    if datatype is DataType.BYTES:
+
+
+def _apart(got: Array, expected: Array, rtol: float) -> str:
+    """As `_difference`, of elements."""
+    if DataType.from_numpy(expected.dtype) is DataType.BYTES:
         right = [str(each).encode() for each in expected.reshape(-1).tolist()]
         return "" if got.reshape(-1).tolist() == right else "has other strings"
     if expected.dtype.kind not in "fV":
         differing = int(np.count_nonzero(got != expected))
         return f"has {differing} other elements of {expected.size}" if differing else ""
-    apart = np.abs(got.astype(np.float64) - expected.astype(np.float64))
-    close = apart <= ATOL + rtol * np.abs(expected.astype(np.float64))
-    close |= np.isnan(got.astype(np.float64)) & np.isnan(expected.astype(np.float64))
+    ours, wanted = got.astype(np.float64), expected.astype(np.float64)
+    close = np.isclose(ours, wanted, rtol, ATOL, equal_nan=True)  # an infinity is close to itself alone
     if close.all():
         return ""
-    return f"differs by {float(np.max(apart[~close])):.2g}, {ATOL:g} + {rtol:g} of the expected value is allowed"
+    apart = np.max(np.abs(ours[~close] - wanted[~close]))
+    return f"differs by {float(apart):.2g}, {ATOL:g} + {rtol:g} of the expected value is allowed"
+
+
+def _sides(shape: Iterable[int]) -> list[int]:
+    """Without those of 1, which a model's configuration may add to what is in the file, or take away."""
+    return [side for side in shape if side != 1]

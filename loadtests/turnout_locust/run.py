@@ -12,7 +12,7 @@ import gevent
 import locust.runners
 import locust.stats
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from turnout_locust import summary
 from turnout_locust.account import Account, total
@@ -40,6 +40,7 @@ class Run:
         self._load: Load | None = None
         self._conductor: Conductor | None = None
         self._told: dict[str, dict[str, Any]] = {}
+        self._gone = 0
         options = self.options
         self.oversized_users = max(options.users // _OVERSIZED_SHARE, 1) if options.scenario.storms else 0
 
@@ -65,6 +66,7 @@ class Run:
             return
         if isinstance(runner, MasterRunner):
             events.worker_report.add_listener(self._reported)
+            events.test_stopping.add_listener(self._miss)
             runner.register_message(HEARD, self._heard)
         events.test_stop.add_listener(self._end)
         events.quitting.add_listener(self._judge)
@@ -88,6 +90,7 @@ class Run:
 
     def _begin(self, **_: Any) -> None:
         self._told.clear()
+        self._gone = 0
         runner = self._environment.runner
         if not isinstance(runner, MasterRunner):
             self._load = prepared(self.options, self._rules)
@@ -120,11 +123,19 @@ class Run:
         if _KEY in data:
             self._told[client_id] = data[_KEY]
 
+    def _miss(self, environment: Environment, **_: Any) -> None:
+        """Before any process is told to stop: one that has told something and is not there any more took its users
+        along, and what it had not told yet."""
+        runner = environment.runner
+        assert isinstance(runner, MasterRunner)
+        there = {client.id for client in runner.clients.all if client.state != STATE_MISSING}
+        self._gone = len(self._told.keys() - there)
+
     def _judge(self, environment: Environment, **_: Any) -> None:
         """The exit status, and the file. Nothing ran: the web UI was only looked at."""
         if self._conductor is None:
             return
-        self._summary = summary.summarised(self.options, environment, self._conductor, self.account())
+        self._summary = summary.summarised(self.options, environment, self._conductor, self.account(), self._gone)
         if self.options.summary is not None:
             summary.write(self._summary, self.options.summary)
         environment.process_exit_code = 0 if self._summary["ok"] else 1

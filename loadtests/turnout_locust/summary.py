@@ -16,6 +16,7 @@ from turnout_locust.account import Account, Phase
 from turnout_locust.conductor import Conductor
 from turnout_locust.options import Options
 from turnout_locust.rules import Rule
+from turnout_locust.scenarios import Action
 
 SCHEMA = 1
 _PERCENTILES = (50, 95, 99)
@@ -23,8 +24,11 @@ _FAILURES_SHOWN = 20
 _WIDTH = 120
 
 
-def summarised(options: Options, environment: Environment, conductor: Conductor, account: Account) -> dict[str, Any]:
-    """All that is told of a run; `ok` is the verdict, `problems` are its reasons."""
+def summarised(
+    options: Options, environment: Environment, conductor: Conductor, account: Account, gone: int
+) -> dict[str, Any]:
+    """All that is told of a run; `ok` is the verdict, `problems` are its reasons. `gone`: processes with users that
+    ended before the run did."""
     runner = environment.runner
     assert runner is not None
     phases = [_phase(rule, at_s, account.phases.get(rule.number, Phase())) for at_s, rule in conductor.rules]
@@ -33,6 +37,8 @@ def summarised(options: Options, environment: Environment, conductor: Conductor,
         for error in sorted(runner.errors.values(), key=lambda error: -error.occurrences)
     ]
     problems = _problems(phases, failures, account)
+    if gone:
+        problems.append(f"{gone} process(es) with users ended too early, and what they had under way is not known")
     problems += [f"{each['count']} users ended with an exception: {each['msg']}" for each in runner.exceptions.values()]
     if log.unhandled_greenlet_exception:
         problems.append("Locust met an exception of its own; it is in the log above")
@@ -111,8 +117,10 @@ def _problems(phases: list[dict[str, Any]], failures: list[dict[str, Any]], acco
         problems.append(f"{account.under_way:,} requests were begun, and what became of them is not known")
     if not account.begun:
         problems.append("no request was sent")
-    # A change that nobody asked anything after proves nothing.
+    # A change that nobody asked anything after proves nothing, nor does a storm without requests that are too large.
     for phase in phases:
         if phase["title"].startswith("after ") and not phase["answers"] and not phase["failures"]:
             problems.append(f"no request was answered in '{phase['title']}': give the run a longer DURATION=")
+        if phase["title"] == Action.STORM.value and not phase["refused"] and not phase["failures"]:
+            problems.append("no request was refused in the storm: give the run a longer DURATION=")
     return problems

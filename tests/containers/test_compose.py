@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from support.memory import held_bytes_max
 from support.prometheus import needs
 from support.schemas import compose_problems
 from support.stop_times import STOP_S_MAX
@@ -112,6 +113,12 @@ def test_settings_are_the_servers(name: str) -> None:
     assert {volume["target"] for volume in service["volumes"]} == {"/models", "/state"}
     stop_s = settings.drain_delay_s + settings.drain_grace_s + STOP_S_MAX
     assert stop_s < int(service["stop_grace_period"].removesuffix("s"))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_servers_bounds_leave_half_of_the_memory_to_models(name: str) -> None:
+    limit = SERVICES[name]["deploy"]["resources"]["limits"]["memory"]
+    assert held_bytes_max(settings_of(name)) <= int(limit.removesuffix("g")) * 2**30 / 2
 
 
 def test_threads_are_as_many_as_cpus() -> None:

@@ -15,11 +15,13 @@ import pytest
 import yaml
 
 from steps.dockerfile import lineage, read
+from support.memory import held_bytes_max
 from support.schemas import problems
 from support.stop_times import STOP_S_MAX
 from turnout import cli
 from turnout.config import ENV_PREFIX, Config, ConfigError, load
 from turnout.telemetry.instruments import INSTRUMENTS, Kind
+from turnout_wire.typed import model_service
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "docker" / "kubernetes"
@@ -235,6 +237,14 @@ def test_settings_are_the_servers(of: Callable[[], Any], capsys: pytest.CaptureF
     assert yaml.safe_load(capsys.readouterr().out).keys() <= Config.model_fields.keys()
 
 
+@pytest.mark.parametrize("of", PODS, ids=["statefulset", "kserve"])
+def test_the_servers_bounds_leave_half_of_the_memory_to_models(of: Callable[[], Any]) -> None:
+    """Else the kernel kills a pod whose clients do not read, where the server would refuse."""
+    (container,) = of()["containers"]
+    limit = container["resources"]["limits"]["memory"]
+    assert held_bytes_max(load({}, environment(container), None)) <= int(limit.removesuffix("Gi")) * 2**30 / 2
+
+
 @pytest.mark.parametrize("path", sorted(patches()), ids=lambda path: str(path.relative_to(MANIFESTS)))
 def test_settings_of_patches_are_the_servers(path: Path) -> None:
     containers = documents(path)[0]["spec"].get("template", {}).get("spec", {}).get("containers", [])
@@ -280,6 +290,17 @@ def test_services_policies_and_monitors_lead_to_ports_of_the_pod() -> None:
     assert replicas["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "turnout", "as rules and dashboard expect"
     route = the("components/gateway/grpcroute.yaml", "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0]
     assert route["port"] in {port["port"] for port in services[route["name"]]["spec"]["ports"]}
+
+
+def test_the_route_names_the_services_of_the_inference_port() -> None:
+    """A gateway answers what no match names, so a model's own service must be in the example of one."""
+    path = MANIFESTS / "components/gateway/grpcroute.yaml"
+    text = path.read_text(encoding="utf-8")
+    whole = yaml.safe_load(re.sub(r"^( +)# (- method:|    service:)", r"\1\2", text, flags=re.MULTILINE))
+    routed = [match["method"]["service"] for match in whole["spec"]["rules"][0]["matches"]]
+    predict = model_service("digits", (), ()).predict_path
+    assert [f"/{service}/Predict" for service in routed[2:]] == [predict]
+    assert routed[:2] == ["inference.GRPCInferenceService", "grpc.health.v1.Health"]
 
 
 def test_nobody_connects_to_the_admin_port_unless_the_component_says_who() -> None:

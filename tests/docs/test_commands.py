@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,11 @@ def stories() -> list[tuple[str, str]]:
 
 
 def _make(command: Command, desk: Path) -> None:
-    """It has the target. What the long ones do is run by `make check` in their short form."""
+    """It has the target and knows the variables, of which make itself would ignore any. What the long ones do is run by
+    `make check` in their short form."""
+    makefile = (ROOT / "Makefile").read_text()
+    for name in (word.partition("=")[0] for word in command.words[2:] if "=" in word):
+        assert re.search(rf"\$\({name}\)|:{name}\b", makefile), f"{command}: the Makefile has no {name}"
     done = subprocess.run(
         ["make", "--dry-run", *command.words[1:]],
         cwd=ROOT,
@@ -248,6 +253,19 @@ def test_a_command_is_run_or_says_what_it_needs() -> None:
     unknown = [str(command) for command in COMMANDS if command.words[0] not in ours and not command.needs]
     assert not unknown, "teach tests/docs to run it, or say on the page what it needs"
     assert len(COMMANDS) > 40  # else the pages are not read as they are written
+
+
+def _behind(program: str, command: Command) -> tuple[str, ...]:
+    """What follows a program of ours that another one runs: `kubectl exec POD -- turnoutctl ...`."""
+    words = command.words[command.words.index(program) + 1 :]
+    return tuple(takewhile(lambda word: word not in {"<", ">", "|"}, words))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.needs and "turnoutctl" in c.words], ids=str)
+def test_turnoutctl_understands_a_command_that_is_not_run(command: Command) -> None:
+    """With --help it does nothing, but refuses options and commands that there are not."""
+    done = turnoutctl(*_behind("turnoutctl", command), "--help")
+    assert done.status == 0, f"{command}: {done.stderr}"
 
 
 @pytest.mark.timeout(120)

@@ -44,6 +44,12 @@ def without_label() -> Answer:
     return message
 
 
+def with_half_of_y() -> Answer:
+    message = answer()
+    message.raw_output_contents[0] = message.raw_output_contents[0][:4]
+    return message
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_right_answer_has_no_fault(version: int) -> None:
     assert SAMPLE.fault(answer(version)) == ""
@@ -56,13 +62,31 @@ def test_a_right_answer_has_no_fault(version: int) -> None:
         (answer(y=X), "wrong answer: revision m/2, sample 7, output 'y' differs by 1, 1e-05 + 0.001 of the expected"),
         (answer(label=LABELS), "wrong answer: revision m/2, sample 7, output 'label' has 2 other elements of 2"),
         (answer(y=np.full((1, 2), np.nan, np.float32)), "output 'y' differs by nan"),
-        (answer(y=np.ones((1, 3), np.float32)), "output 'y' has another size"),
+        (answer(y=np.full((1, 2), np.inf, np.float32)), "output 'y' differs by inf"),
+        (answer(y=np.ones((1, 3), np.float32)), "output 'y' is FP32 [1, 3], and not FP32 [1, 2]"),
+        (answer(label=(LABELS * 2).astype(np.uint64)), "output 'label' is UINT64 [1, 2], and not INT64 [1, 2]"),
+        (with_half_of_y(), "output 'y' has another size"),
         (without_label(), "output 'label' is missing"),
         (answer(3), "revision m/3 answered, and expected outputs are known of m/1, m/2 only"),
     ],
 )
 def test_a_wrong_answer_says_what_is_wrong(wrong: Answer, said: str) -> None:
     assert said in SAMPLE.fault(wrong)
+
+
+def test_an_infinity_is_right_where_it_is_expected_and_nothing_else_is() -> None:
+    sample = Sample(0, request_of("m", {"x": X}), {"m/2": Outputs({"y": np.array([[np.inf, -np.inf, np.nan]])})})
+    right = [np.inf, -np.inf, np.nan]
+    wrong = [[1.0, *right[1:]], [-np.inf, *right[1:]], [*right[:2], np.inf]]
+    assert sample.fault(answer(y=np.array([right]))) == ""
+    assert all("output 'y' differs by" in sample.fault(answer(y=np.array([each]))) for each in wrong)
+
+
+def test_a_shape_is_compared_but_for_what_a_configuration_may_change() -> None:
+    y = np.arange(6, dtype=np.float32)
+    sample = Sample(0, request_of("m", {"x": X}), {"m/2": Outputs({"y": y.reshape(2, 3)})})
+    assert sample.fault(answer(y=y.reshape(1, 2, 3, 1))) == ""
+    assert sample.fault(answer(y=y.reshape(3, 2))).endswith("output 'y' is FP32 [3, 2], and not FP32 [2, 3]")
 
 
 def test_a_revision_must_be_that_of_the_version() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -107,6 +108,49 @@ def test_a_storm_is_refused_late_answers_are_lost_and_ctrl_c_ends_all(tmp_path: 
     refusals = [problem for problem in told["problems"] if "must be refused" in problem]
     assert all("got lost" in problem for problem in refusals), "one may have been under way when the server was stopped"
     assert any("lost: no answer within 2 s, model digits" in problem for problem in told["problems"])
+
+
+def test_a_process_that_dies_with_its_users_fails_the_run(tmp_path: Path) -> None:
+    """Nobody answers for what it had under way, although all that was told of it is right."""
+    command = [*COMMAND, "steady", *SHORT, "--processes", "2", "--output", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "] start" in line:
+                time.sleep(1)  # until it has told something
+                locust = [each for each in psutil.Process(process.pid).children(True) if "locust" in each.cmdline()]
+                next(each for each in locust if each.ppid() != process.pid).kill()
+    assert process.returncode == 1, "".join(said)
+    assert "1 process(es) with users ended too early" in "".join(said)
+
+
+def test_make_asks_the_command_line_and_not_the_environment() -> None:
+    """Some shells and conda environments have a HOST of their own."""
+    command = ["make", "--dry-run", "--no-print-directory", "loadtest", "SCENARIO=steady", "USERS=5", "RATE="]
+    environment = os.environ | {"HOST": "nowhere", "TO": "2"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split()[1:] == ["loadtests/loadtest.py", "steady", "--users", '"5"']
+
+
+def test_a_storm_of_nothing_fails_the_run() -> None:
+    """In a process of its own, as above."""
+    code = """
+from turnout_locust.account import Account
+from turnout_locust.summary import _problems
+account = Account()
+account.begin()
+account.refused(1, "too many rows")
+storm = {"title": "storm", "answers": {"digits/1": 7}, "failures": {}, "refused": {}}
+print(_problems([storm | {"refused": {"too many rows": 1}}], [], account), _problems([storm], [], account))
+"""
+    sources = os.pathsep.join([str(ROOT / "loadtests"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": sources}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=RUN_S_MAX, check=True
+    )
+    assert done.stdout == "[] ['no request was refused in the storm: give the run a longer DURATION=']\n"
 
 
 @pytest.mark.parametrize(
