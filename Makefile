@@ -29,9 +29,12 @@ demo: $(STAMP) ## Move users from one version to the next and back under load, s
 serve: $(STAMP) ## Serve models/repository on port 8001 until Ctrl-C, and print commands to try
 	$(BIN)/python clients/examples/digits_demo.py --serve
 
+# Many tests wait for processes. A file stays with one worker, so that its server is started once.
+WORKERS = -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: test
 test: $(STAMP) ## Run the tests that need pip packages only (pytest)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 .PHONY: examples
 examples: $(STAMP) ## Fetch what the examples in Go, Node.js and Java need, build them and run all against a real server
@@ -80,7 +83,7 @@ test-prometheus: $(STAMP) ## Test rules, alerts and dashboard with a real Promet
 
 .PHONY: coverage
 coverage: $(STAMP) ## Branch coverage of the core, which must be 100 %
-	$(BIN)/python -m pytest -q tests/core --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -q $(WORKERS) tests/core --cov --cov-report=term-missing:skip-covered
 
 .PHONY: sim
 sim: $(STAMP) ## Simulate the real runtime on virtual time with faults: SEED=… repeats one run, RUNS=… asks for more

@@ -19,7 +19,9 @@ def main(environment: Mapping[str, str]) -> int:
     host = environment.get("TURNOUT_OPS_HOST") or environment.get("TURNOUT_HOST") or "0.0.0.0"  # noqa: S104
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nobody is listened to here
     # http.client knows nothing of proxies: one that is meant for the Internet cannot reach this container.
-    connection = http.client.HTTPConnection(host, int(environment.get("TURNOUT_OPS_PORT", "8002")), timeout=_TIMEOUT_S)
+    port = environment.get("TURNOUT_OPS_PORT", "")
+    # What container engines set for a service called turnout-ops (tcp://10.0.0.1:80) is no port, to the server neither.
+    connection = http.client.HTTPConnection(host, int(port) if port.isdecimal() else 8002, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()

@@ -194,3 +194,8 @@ def test_the_health_check_says_what_the_server_says(status: int, exit_status: in
         assert health(port) == (exit_status, f"{status} as told\n")
         assert health(port, TURNOUT_OPS_HOST="127.0.0.1") == (exit_status, f"{status} as told\n")
     assert health(port) == (1, "the ops port does not answer: ConnectionRefusedError\n")
+
+
+def test_the_health_check_takes_no_address_for_a_port() -> None:
+    _, said = health(1, TURNOUT_OPS_PORT="tcp://10.0.0.1:80")  # as engines tell of a service called turnout-ops
+    assert said, "an answer of port 8002, or that there is none; no stack"

@@ -286,7 +286,7 @@ def test_what_a_server_says_cannot_act_on_the_terminal(fake: FakeAdmin) -> None:
 
 @pytest.mark.parametrize("servers", [1, 2])
 def test_ctrl_c_ends_a_load_that_waits(fake: FakeAdmin, second: FakeAdmin, servers: int) -> None:
-    fake.slow_s = second.slow_s = 8.0
+    fake.slow_s = second.slow_s = 20.0
     endpoints = [flag for each in (fake, second)[:servers] for flag in ("-e", each.address)]
     with subprocess.Popen(
         [sys.executable, "-m", "turnout_client.ctl", "load", "digits", "green", "2", *endpoints],
@@ -294,7 +294,7 @@ def test_ctrl_c_ends_a_load_that_waits(fake: FakeAdmin, second: FakeAdmin, serve
     ) as process:  # fmt: skip
         until(lambda: fake.asked)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=6)
+        _, said = process.communicate(timeout=15)
     assert process.returncode == 130 and "Traceback" not in said and said.strip().startswith("turnoutctl: interrupted")
 
 

@@ -17,6 +17,7 @@ from turnout.core.model import Artefact
 from turnout.core.parity import Kind, OutputParity
 from turnout.store import Repository
 from turnout.store.variant_files import Ownership, variants_in
+from turnout.store.versions import VARIANTS_MAX
 
 AGREES = OutputParity("y", Kind.LABELS, 100, agreement=0.995)
 
@@ -168,6 +169,18 @@ def test_a_version_that_has_gone_since_it_was_read_has_no_variants(model: Path) 
     assert len(found.variants(1)) == 1
     shutil.rmtree(model.parent)
     assert found.variants(1) == [] and len(found.entries()) == 1
+
+
+def test_no_more_variants_of_a_version_are_looked_at_than_the_limit(model: Path) -> None:
+    for number in range(VARIANTS_MAX + 5):
+        shutil.copy(model, model.parent / f"model.v{number:03}.onnx")
+    (source,) = Repository(model.parents[2]).models()
+    listed = source.variants(1)
+    assert len(listed) == VARIANTS_MAX + 1
+    assert [each.problem for each in listed if each.problem] == [
+        "version 1 has 69 variants, the limit is 64: remove some"
+    ]
+    assert find(model, "v068").doubts == ("there is no report 'model.v068.json' beside it",), "by its name it is found"
 
 
 def test_everything_that_is_there_is_offered(model: Path) -> None:

@@ -75,6 +75,7 @@ class FakeAdmin:
         self.refusals: dict[str, ControlError] = {}
         self.broken: set[int] = set()
         self.slow_s = 0.0
+        self.closed = threading.Event()
         self.doubts: dict[str, str] = {}  # by revision, what speaks against a variant
         self.requests: dict[tuple[str, str], int] = {}
         self.shadows = FakeShadows()
@@ -174,7 +175,7 @@ class FakeAdmin:
         forced = doubts if request.force else ""
         command = Load(request.slot, wanted, request.replace, request.accept_outage, request.end_bake, forced=forced)
         weight = self.states[request.model].weight_bp(request.slot) if request.model in self.states else 0
-        time.sleep(self.slow_s)
+        self.closed.wait(self.slow_s)
         reply = pb.LoadSlotResponse(model=self._change(request, command))
         if request.replace:
             reply.cost.share_bp = weight
@@ -317,10 +318,12 @@ def serving(fake: FakeAdmin, port: int = 0) -> Iterator[FakeAdmin]:
         handlers = {name: _handler(fake, method) for name, method in methods.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     fake.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    fake.closed.clear()
     server.start()
     try:
         yield fake
     finally:
+        fake.closed.set()
         server.stop(0).wait()
 
 

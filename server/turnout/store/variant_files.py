@@ -44,6 +44,7 @@ class Ownership:
 
 def variants_in(base: str, names: Collection[str]) -> list[str]:
     """The variants of a model file among the names of its folder: int8, for `model.int8.onnx` beside `model.onnx`."""
+    names = frozenset(names)
     path = PurePosixPath(base)
     before, after = f"{path.stem}.", path.suffix
     middles = [name.removeprefix(before).removesuffix(after) for name in names if name != base]

@@ -18,6 +18,8 @@ from turnout.store.manifest import Manifest, read_manifest
 from turnout.store.model_config import ModelConfiguration
 from turnout.store.variant_files import read_report, variants_in
 
+VARIANTS_MAX = 64  # of one version: each is hashed and held against what lies beside it, and told to whoever asks
+
 Read = tuple[Artefact, Manifest | None]
 
 
@@ -34,7 +36,8 @@ def read_version(folder: Folder, configuration: ModelConfiguration, version: int
 def read_variants(
     folder: Folder, configuration: ModelConfiguration, version: int, base: Manifest, only: str = ""
 ) -> list[Read]:
-    """The variants beside a version's model file, by name, or `only` one; blocks.
+    """The variants beside a version's model file, by name, or `only` one; blocks. Of more than VARIANTS_MAX the next
+    one stands for all that are left out.
 
     Args:
         base: the version's own manifest, which the reports must be of.
@@ -43,10 +46,12 @@ def read_variants(
         names = variants_in(base.model, base.folder.names())
     except (LoadError, OSError):
         return []  # the version has gone since it was read, which its own load tells
-    chosen = [name for name in names if only in ("", name)]
-    return [
-        _read_variant(folder, configuration, Revision(configuration.name, version, name, ""), base) for name in chosen
-    ]
+    named = [Revision(configuration.name, version, name, "") for name in names if only in ("", name)]
+    read = [_read_variant(folder, configuration, revision, base) for revision in named[:VARIANTS_MAX]]
+    if left_out := named[VARIANTS_MAX:]:
+        many = f"version {version} has {len(named)} variants, the limit is {VARIANTS_MAX}: remove some"
+        read.append((_refused(left_out[0], LoadError(many)), None))
+    return read
 
 
 def _read_variant(folder: Folder, configuration: ModelConfiguration, revision: Revision, base: Manifest) -> Read:
