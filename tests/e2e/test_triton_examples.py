@@ -21,7 +21,7 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from support.server import Server
+from support.server import Server, until
 
 FIRST = np.arange(16, dtype=np.int32).reshape(1, 16)
 SECOND = np.ones((1, 16), dtype=np.int32)
@@ -479,5 +479,6 @@ def test_bad_input_fails_alone_and_tells_nothing_of_the_server(
     assert failure.status() == "StatusCode.INTERNAL"
     match = re.fullmatch(r"model 'lookup' failed to run this request \(error id ([0-9a-f]{16})\)", failure.message())
     assert match
+    until(lambda: match[1] in server.stderr)  # a thread of its own writes the log
     (line,) = [line for line in server.stderr.splitlines() if match[1] in line]
     assert "Gather" in json.loads(line)["error"]  # the operator has what the client has not
