@@ -115,12 +115,14 @@ async def test_a_slot_that_is_gone_between_look_and_lease() -> None:
             self._real = real
             self.knows = real.knows
             self.find = real.find
+            self.route = real.route
 
         def infer(self, request: Any, settle: Any) -> Any:
             raise ServingError(Reason.NOT_READY, "slot 'green' is FAILED")
 
     async with edge() as server:
-        server.inference._dispatcher = OneOfTwo(server.inference._dispatcher)  # type: ignore[assignment]
+        exchanges = server.inference._exchanges
+        exchanges._dispatcher = OneOfTwo(exchanges._dispatcher)  # type: ignore[assignment]
         assert await code(server.stub.ModelInfer(infer_request())) is grpc.StatusCode.UNAVAILABLE
         assert await refusals(server) == {("m", "not_ready"): 1}
 

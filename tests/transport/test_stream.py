@@ -126,7 +126,7 @@ async def test_garbage_in_a_stream_is_one_error_among_answers() -> None:
 
 async def test_an_exception_in_a_stream_leaves_an_id_and_the_stream_open() -> None:
     class Broken:
-        def find(self, *pins: object) -> None:
+        def route(self, model: str) -> None:
             pass
 
         def infer(self, request: object, on_done: object) -> None:

@@ -161,7 +161,7 @@ async def test_slow_and_failed_requests_are_kept_while_there_is_room() -> None:
 
 async def test_a_fault_of_our_own_is_logged_with_its_trace() -> None:
     class Broken:
-        def find(self, *_: object) -> None:
+        def route(self, model: str) -> None:
             raise RuntimeError("a fault")
 
     tracer = KeptTraces()

@@ -16,6 +16,7 @@ from itertools import chain, islice
 from typing import Generic, TypeVar
 
 from turnout.core.batch_policy import BatchPolicy
+from turnout.core.frozen import frozen
 from turnout.core.gathering import Gather
 from turnout.core.profile import CostProfile
 
@@ -39,7 +40,7 @@ class Entry(Generic[T]):
     rank: int = 0  # its turn: by level, and behind the others of the level once it stepped back
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decision(Generic[T]):
     """What an executor is to do now: run `batch` and tell `expired` so. With neither: wait for the next offer, or until
     `hold_ns` where that is set."""

@@ -23,8 +23,11 @@ class Sketch:
 
     def observe(self, value: int) -> None:
         """Count an integer; what is below 1 counts as 1."""
-        place = min(int(log(value) * _BINS_PER_E), _BIN_MAX) if value > 1 else 0
-        self.bins[place] = self.bins.get(place, 0) + 1
+        place = int(log(value) * _BINS_PER_E) if value > 1 else 0
+        if place > _BIN_MAX:  # noqa: PLR1730 - a call of `min` costs as much as the rest
+            place = _BIN_MAX
+        bins = self.bins
+        bins[place] = bins.get(place, 0) + 1
 
     @property
     def count(self) -> int:

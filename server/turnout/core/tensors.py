@@ -9,6 +9,7 @@ from math import prod
 
 from turnout.core.assignment import Choice
 from turnout.core.errors import Reason, ServingError
+from turnout.core.frozen import frozen
 from turnout.core.ids import Revision
 from turnout.core.tracing import TraceContext
 from turnout_wire.tensors import Array, DataType, TensorError
@@ -95,7 +96,7 @@ class Signature:
         return total
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InferenceRequest:
     """A decoded request. The arrays are views over the received bytes: nothing may write into them."""
 
@@ -112,10 +113,13 @@ class InferenceRequest:
     timeout_ns: int = 0  # how long it may wait in the queue, as far as the model's queue policy lets it say; 0: no wish
     priority: int = 0  # 1 is the highest; 0: no wish
     classes: Mapping[str, int] = field(default_factory=dict)  # outputs to answer as their k largest elements
+    # The same for requests whose inputs have the same names, datatypes and shapes, none of them BYTES, and that want
+    # the same outputs in the same way: what one of them was found to be, the others are too. None: nobody has looked.
+    form: object | None = field(default=None, compare=False, repr=False)
     trace: TraceContext | None = None  # its span, where it is traced
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timings:
     """Where one request's time went, in nanoseconds; the compute figures are its whole batch's. `started_ns` is when
     that began, monotonic; `batch` its span, where a request in it is traced."""
@@ -129,7 +133,7 @@ class Timings:
     batch: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InferenceResponse:
     """The answer, and who gave it. The arrays are never written again while anyone holds this (invariant 13)."""
 
@@ -141,7 +145,7 @@ class InferenceResponse:
     choice: Choice = Choice.ONLY
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Admission:
     """What the check of a request found: its rows, and the key that only equal requests share a batch under."""
 

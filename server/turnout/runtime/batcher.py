@@ -26,6 +26,7 @@ from turnout.runtime.runner import Runner, expired
 from turnout.runtime.tracing import NO_TRACER
 
 _COPY = object()  # no shape of a request
+_FORMS_MAX = 1024  # of requests, whose checks are kept
 
 
 class Batcher:
@@ -53,6 +54,7 @@ class Batcher:
         self._policy = spec.policy
         self._count = len(sessions)
         self._executors = executors
+        self._lock = executors.lock
         self._budget = budget
         self._account = account
         self._clock_ns = clock_ns
@@ -69,6 +71,7 @@ class Batcher:
         )
         # With preserve_ordering: entries in the order in which they came, and their outcomes as far as they are known.
         self._order: OrderedDict[Entry[Job], Answer | ServingError | None] = OrderedDict()
+        self._admissions: dict[object, Admission] = {}  # by form
 
     def start(self) -> None:
         self._executors.start(self, self._count)
@@ -94,14 +97,14 @@ class Batcher:
                 late to run, QUEUE_FULL when the queue or the server is at its bound.
         """
         request = job.request
-        admission = check(request, self._signature)
+        admission = self._admissions.get(request.form) or self._check(request)
         now_ns = self._clock_ns()
         if request.deadline_ns is not None and request.deadline_ns <= now_ns:
             raise expired(request)
         entry = self._entry(job, admission, now_ns, live)
         if live and (bound := self._budget.take(entry.rows, entry.bytes)):
             raise self._full("this server", bound)
-        with self._executors.lock:
+        with self._lock:
             late = self._comes_late(entry, now_ns)
             bound = "" if late else self._queue.offer(entry)
             if not (late or bound or self._queue.awaits(entry)):
@@ -116,7 +119,7 @@ class Batcher:
 
     def cancel(self, entry: Entry[Job]) -> bool:
         """Drop a queued request before it joins a batch; False when it is too late for that."""
-        with self._executors.lock:
+        with self._lock:
             dropped = self._queue.cancel(entry)
         if dropped and self._order.pop(entry, self) is None:
             self._deliver_in_order()
@@ -124,7 +127,7 @@ class Batcher:
 
     def flush(self) -> None:
         """Hold nothing back any more: no others will come to join."""
-        with self._executors.lock:
+        with self._lock:
             self._queue.flushing = True
             self._executors.notify()
 
@@ -172,14 +175,22 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - an edge's fault, which must not cost the neighbours their answers
             self._observer.handler_failed("deliver", secrets.token_hex(8), error)
 
+    def _check(self, request: InferenceRequest) -> Admission:
+        admission = check(request, self._signature)
+        if request.form is not None:
+            if len(self._admissions) >= _FORMS_MAX:
+                self._admissions.clear()
+            self._admissions[request.form] = admission
+        return admission
+
     def _entry(self, job: Job, admission: Admission, now_ns: int, live: bool) -> Entry[Job]:
         """The request as it waits: on which level, and for how long at most."""
         request = job.request
-        level = self._policy.level(request.priority)
+        level = self._policy.level(request.priority) if request.priority else self._policy.priority_default
         queue = self._policy.queue_of(level)
         key = admission.shape_key if live else (_COPY, admission.shape_key)
         entry = Entry(job, admission.rows, admission.bytes, key, request.deadline_ns, now_ns, level)
-        if wait_ns := queue.wait_ns(request.timeout_ns):
+        if (queue.timeout_ns or request.timeout_ns) and (wait_ns := queue.wait_ns(request.timeout_ns)):
             if queue.delays:
                 entry.delay_ns = now_ns + wait_ns
             elif entry.deadline_ns is None or now_ns + wait_ns < entry.deadline_ns:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from turnout.core.assignment import Assignment
+from turnout.core.assignment import Assignment, Choice
 from turnout.core.batching import Entry
 from turnout.core.buckets import BASIS_POINTS
 from turnout.core.errors import Reason, ServingError
@@ -59,16 +59,21 @@ class Dispatcher:
         self._clock_ns = clock_ns
         self._draw = draw
 
-    def find(self, model: str, version: int | None, slot: str | None, variant: str | None = None) -> Route | None:
-        """Whether there is anybody to ask, before more of a request is read. Returns the route, which says where else
-        pins and the sticky key are to be read from.
+    def route(self, model: str) -> Route | None:
+        """What says where pins and the sticky key of a request are to be read from; None: nothing is served.
 
         Raises:
-            ServingError: NOT_FOUND or NOT_READY.
+            ServingError: NOT_FOUND: there is no such model.
         """
-        found = self._fleet.model(model)
-        found.find(version, slot, variant)
-        return found.route
+        return self._fleet.model(model).route
+
+    def find(self, model: str, version: int | None, slot: str | None, variant: str | None = None) -> None:
+        """Whether there is anybody to ask: what a request that asks for nothing sensible is told first.
+
+        Raises:
+            ServingError: NOT_FOUND or NOT_READY, as a request with these pins would.
+        """
+        self._fleet.model(model).find(version, slot, variant)
 
     def knows(self, model: str) -> bool:
         """Whether there is a model of this name, served or not."""
@@ -81,7 +86,8 @@ class Dispatcher:
             ServingError: refused at once; `on_done` is then never called.
         """
         model = self._fleet.model(request.model)
-        lease = model.lease(request, self._draw(BASIS_POINTS))
+        split = model.route is not None and model.route.choice is Choice.SPLIT
+        lease = model.lease(request, self._draw(BASIS_POINTS) if split else 0)
         under_way = self._fleet.under_way
         ticket = Ticket(request, lease, on_done, self._clock_ns, model if self._fallback else None, under_way)
         if model.route is not None and model.route.shadows and not lease.pinned and self._shadow is not None:
@@ -226,7 +232,7 @@ class Ticket:
             revision=cargo.revision,
             slot=self._lease.slot.name,
             generation=self._lease.generation,
-            outputs=tuple((specs[name], answer.outputs[name]) for name in names),
+            outputs=tuple([(specs[name], answer.outputs[name]) for name in names]),
             timings=answer.timings,
             choice=self._lease.choice,
         )

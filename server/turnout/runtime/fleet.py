@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from turnout.core.assignment import Choice
 from turnout.core.errors import Reason, ServingError
+from turnout.core.frozen import frozen
 from turnout.core.model import Artefact
 from turnout.core.routing import Route
 from turnout.core.slots import SlotState
@@ -17,7 +18,7 @@ from turnout.runtime.under_way import UnderWay
 _ON_THE_WAY = (SlotState.LOADING, SlotState.WARMING)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lease:
     """A slot kept loaded for one request, and the generation of the route that chose it."""
 
@@ -79,8 +80,10 @@ class Model:
         """
         pinned = version is not None or slot is not None or variant is not None
         if not pinned and self.route is not None and self.route.intervals:
-            if not any(self.slots[name].state is SlotState.READY for name in self.route.weights):
-                self._decide(None, None, 0)[0].ready()
+            for name in self.route.weights:
+                if self.slots[name].state is SlotState.READY:
+                    return
+            self._decide(None, None, 0)[0].ready()
             return
         self._decide(version, slot, 0, variant=variant)[0].ready()
 

@@ -7,12 +7,13 @@ from typing import Protocol
 
 from turnout.core.batching import Entry
 from turnout.core.errors import ServingError
+from turnout.core.frozen import frozen
 from turnout.core.tensors import InferenceRequest, Timings
 from turnout.runtime.tracing import EndedBatch
 from turnout_wire.tensors import Array
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """A request's own rows of the outputs that its batch computed."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,6 +81,8 @@ class Requests:
         if plan is None:
             plan = plan_of(pb.ModelInferRequest.FromString(header), True, self._limits)
             if plan.refusal is None:
+                if all(each.datatype is not _BYTES for each in plan.inputs):
+                    plan = replace(plan, form=object())
                 self._keep(header, plan)
         else:
             self._plans.move_to_end(header)
@@ -168,6 +171,7 @@ class Received:
             priority=plan.parameters.priority,
             classes=plan.classes,
             trace=trace,
+            form=plan.form,
         )
 
     def _inputs(self) -> dict[str, Array]:
@@ -245,7 +249,7 @@ def encode(request: InferenceRequest, response: InferenceResponse, *, identity: 
     parts: list[bytes | memoryview] = [names]
     if request.request_id:
         text = request.request_id.encode()
-        parts += (_ID_TAG, to_varint(len(text)), text)
+        parts += (_head(_ID_TAG, len(text)), text)
     parts.append(parameters)
     if identity:
         text = request.inference_id.encode()
@@ -255,11 +259,11 @@ def encode(request: InferenceRequest, response: InferenceResponse, *, identity: 
         parts.append(_output(spec.name, spec.datatype, array.shape))
         small = array.nbytes <= _COPIED_BYTES_MAX
         raw = to_bytes(array, spec.datatype) if small else to_raw(array, spec.datatype)
-        contents += (_RAW_OUTPUT_TAG, to_varint(len(raw)), raw)
+        contents += (_head(_RAW_OUTPUT_TAG, len(raw)), raw)
     parts += contents
     length = sum(map(len, parts))
     if streamed:
-        parts.insert(0, _INFER_RESPONSE_TAG + to_varint(length))
+        parts.insert(0, _head(_INFER_RESPONSE_TAG, length))
     if length > MESSAGE_BYTES_MAX - _FRAME_BYTES_MAX:
         raise ServingError(
             Reason.RESPONSE_TOO_LARGE,
@@ -290,6 +294,12 @@ def _output(name: str, datatype: DataType, shape: tuple[int, ...]) -> bytes:
     part = pb.ModelInferResponse()
     part.outputs.add(name=name, datatype=datatype.value, shape=shape)
     return part.SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def _head(tag: bytes, size: int) -> bytes:
+    """What comes before the bytes of a field."""
+    return tag + to_varint(size)
 
 
 @lru_cache(maxsize=256)

@@ -73,6 +73,7 @@ class Plan:
         texts: the request parameters that are strings; None for those that are something else.
         inputs_count: raw contents that the message needs, if it has any; 0 where the refusal comes before that.
         refusal: what is told once the inputs before it have been read.
+        form: see InferenceRequest; of a plan that is kept.
     """
 
     model: str
@@ -84,6 +85,7 @@ class Plan:
     classes: Mapping[str, int]
     refusal: tuple[Reason, str] | None
     texts: Mapping[str, str | None] = field(default_factory=dict)
+    form: object | None = field(default=None, compare=False, repr=False)
 
 
 def plan_of(message: pb.ModelInferRequest, raw: bool, limits: DecodeLimits) -> Plan:

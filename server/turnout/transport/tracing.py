@@ -5,7 +5,7 @@ Most requests are not traced: they pay for a look at their metadata and one comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from turnout.core.errors import ServingError
 from turnout.core.tensors import InferenceRequest, InferenceResponse
@@ -15,7 +15,7 @@ from turnout.runtime.tracing import EndedRequest
 from turnout.transport.calls import EARLY_NS
 from turnout.transport.status import StatusTable
 
-Metadata = Iterable[tuple[str, str | bytes]]
+Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class Traces:

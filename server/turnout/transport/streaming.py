@@ -1,0 +1,182 @@
+"""The requests of one stream: sent on their way in the order in which they come, run side by side, answered in order.
+
+No request has a task of its own: it is decoded where it is read, and its answer is written down where the batcher
+delivers it. Beside what gRPC does, a task would be the largest part of what a request costs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from functools import partial
+
+from turnout.core.errors import Reason, ServingError
+from turnout.core.tensors import InferenceResponse
+from turnout.runtime.dispatcher import Ticket
+from turnout.transport.calls import Call, Calls
+from turnout.transport.codec import Asked
+from turnout.transport.dialects import Dialect
+from turnout.transport.exchanges import Exchange, Exchanges, Headers
+from turnout.transport.status import Context, StatusTable
+
+_END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
+
+
+class _Place:
+    """One request of the stream, in its turn.
+
+    Attributes:
+        answer: its message, once there is one; an error that ends the stream; None before that.
+    """
+
+    __slots__ = ("answer", "asked", "exchange", "ticket", "timer")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.asked = Asked()
+        self.ticket: Ticket | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.answer: bytes | ServingError | None = None
+
+
+class Conversation:
+    """One stream. An error is an answer: the stream goes on, unless the client asked for `triton_grpc_error`. When the
+    client leaves, all of its requests do.
+
+    Args:
+        inflight_max: requests that may be on their way; at the bound the stream is not read further.
+    """
+
+    def __init__(
+        self,
+        exchanges: Exchanges,
+        calls: Calls,
+        dialect: Dialect,
+        context: Context,
+        call: Call,
+        table: StatusTable,
+        *,
+        identity: bool,
+        inflight_max: int,
+        id_characters_max: int,
+    ) -> None:
+        self._exchanges = exchanges
+        self._calls = calls
+        self._dialect = dialect
+        self._context = context
+        self._call = call
+        self._table = table
+        self._identity = identity
+        self._inflight_max = inflight_max
+        self._id_characters_max = id_characters_max
+        self._headers = Headers(context)
+        self._ends_on_error = self._headers.value(_END_ON_ERROR) == "true"
+        self._deadline_ns = exchanges.deadline_ns(context)
+        self._loop = asyncio.get_running_loop()
+        self._line: deque[_Place] = deque()  # in the order in which they were asked; the first is answered next
+        self._turn: asyncio.Future[None] | None = None  # the writer waits for the first one's answer
+        self._room: asyncio.Future[None] | None = None  # the reader waits for one to leave
+
+    async def read(self, raws: AsyncIterator[bytes]) -> None:
+        async for raw in raws:
+            self._ask(raw)
+            if len(self._line) >= self._inflight_max:
+                self._room = self._loop.create_future()
+                await self._room
+
+    async def answer(self, reader: asyncio.Task[None]) -> None:
+        """Write the answers, until `reader` has ended and each request has its own.
+
+        Raises:
+            ServingError: the server stops, or an error ends the stream.
+        """
+        reader.add_done_callback(self._wake)  # however it ends: even before it began
+        try:
+            while self._line or not reader.done():
+                if not self._line or self._line[0].answer is None:
+                    self._turn = self._loop.create_future()
+                    await self._turn
+                    continue
+                answer = self._line[0].answer
+                if isinstance(answer, ServingError):
+                    raise answer
+                await self._context.write(answer)
+                self._call.let_go(len(answer))
+                self._line.popleft()
+                _settle(self._room)
+        finally:
+            reader.cancel()
+            self._leave()
+            await asyncio.wait((reader,))
+        if reader.cancelled():
+            raise ServingError(Reason.NOT_READY, "the server stops: open a stream to another one")
+        reader.result()
+
+    def _ask(self, raw: bytes) -> None:
+        exchange = self._exchanges.begin(self._dialect.stream, self._headers)
+        place = _Place(exchange)
+        self._line.append(place)
+        try:
+            exchange.received = received = self._dialect.read(raw)
+            place.asked = Asked.of(received, self._id_characters_max)
+            self._calls.refuse_beyond_bounds()
+            request = self._exchanges.decode(exchange, self._deadline_ns)
+            place.ticket = self._exchanges.send(request, partial(self._answered, place))
+        except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
+            self._fail(place, error)
+        else:
+            place.timer = self._exchanges.expire_in_time(place.ticket, self._loop)
+
+    def _answered(self, place: _Place, outcome: InferenceResponse | ServingError) -> None:
+        """What the dispatcher calls: raises nothing."""
+        exchange, request = place.exchange, place.exchange.request
+        assert request is not None
+        if place.timer is not None:
+            place.timer.cancel()
+        if isinstance(outcome, ServingError):
+            self._fail(place, outcome)
+            return
+        try:
+            answer = self._dialect.encode(request, outcome, identity=self._identity, streamed=True)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(place, error)
+            return
+        self._exchanges.ended(exchange, outcome)
+        self._give(place, answer)
+
+    def _fail(self, place: _Place, error: Exception) -> None:
+        refusal = self._exchanges.failed(place.exchange, error)
+        # Its traceback would hold the frames that it passed through, and the request in them.
+        refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
+        if self._ends_on_error:
+            self._give(place, refusal)
+            return
+        code = self._table[refusal.reason].name
+        self._give(place, self._dialect.encode_stream_error(place.asked, refusal, code))
+
+    def _give(self, place: _Place, answer: bytes | ServingError) -> None:
+        place.answer = answer
+        place.ticket = place.exchange.request = place.exchange.received = None  # what they hold waits for no client
+        if isinstance(answer, bytes):
+            self._call.hold(len(answer))
+        if place is self._line[0]:
+            _settle(self._turn)
+
+    def _leave(self) -> None:
+        """Nobody waits any more."""
+        for place in self._line:
+            if place.timer is not None:
+                place.timer.cancel()
+            if place.ticket is not None:
+                place.ticket.cancel()
+                self._exchanges.ended(place.exchange, None)
+        self._line.clear()
+
+    def _wake(self, _: object) -> None:
+        _settle(self._turn)
+
+
+def _settle(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
