@@ -40,7 +40,7 @@ def _read(
     asked = codec.Asked()
     try:
         received = way(data)
-        asked = codec.Asked.of(received, 30)
+        asked = codec.Asked.of(received.plan, received.request_id, 30)
         version = codec.version_of(received.plan.model_version)
         return asked, received.request(deadline_ns, version, slot)
     except (DecodeError, ServingError) as refusal:

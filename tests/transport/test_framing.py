@@ -65,7 +65,7 @@ def test_what_is_walked_over_is_what_the_parser_reads(data: bytes) -> None:
             pb.ModelInferRequest.FromString(frame.header)
         return
     assert frame.request_id == whole.id
-    assert [data[start : start + size] for start, size in frame.spans] == list(whole.raw_input_contents)
+    assert [raw[start : start + size] for raw, start, size in frame.spans] == list(whole.raw_input_contents)
     whole.ClearField("id")
     whole.ClearField("raw_input_contents")
     assert pb.ModelInferRequest.FromString(frame.header) == whole

@@ -227,12 +227,14 @@ class Ticket:
         if self.request.classes:
             texts = {n: TensorSpec(n, DataType.BYTES, answer.outputs[n].shape) for n in self.request.classes}
             specs = {**specs, **texts}
-        names = self.request.outputs or cargo.spec.signature.output_names
+        outputs = []
+        for name in self.request.outputs or cargo.spec.signature.output_names:
+            outputs.append((specs[name], answer.outputs[name]))
         return InferenceResponse(
             revision=cargo.revision,
             slot=self._lease.slot.name,
             generation=self._lease.generation,
-            outputs=tuple([(specs[name], answer.outputs[name]) for name in names]),
+            outputs=tuple(outputs),
             timings=answer.timings,
             choice=self._lease.choice,
         )

@@ -88,8 +88,9 @@ class Slot:
             ServingError: NOT_READY.
         """
         cargo = self.ready()
+        if not self._leases:
+            self._idle.clear()
         self._leases += 1
-        self._idle.clear()
         return cargo
 
     def release(self) -> None:

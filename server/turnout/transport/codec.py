@@ -86,15 +86,14 @@ class Requests:
                 self._keep(header, plan)
         else:
             self._plans.move_to_end(header)
-        contents = [(data, start, size) for start, size in spans[: len(plan.inputs)]]
-        return Received(plan, request_id, contents, len(spans), self._limits)
+        return Received(plan, request_id, spans, len(spans), self._limits)
 
     def parse(self, data: bytes) -> Received:
         """The same by way of the generated parser, for any message."""
         message = pb.ModelInferRequest.FromString(data)
         count = len(message.raw_input_contents)
         plan = plan_of(message, bool(count), self._limits)
-        contents = [(raw, 0, len(raw)) for raw in message.raw_input_contents[: len(plan.inputs)]]
+        contents = [(raw, 0, len(raw)) for raw in message.raw_input_contents]
         return Received(plan, message.id, contents, count, self._limits, None if count else message)
 
     def _keep(self, header: bytes, plan: Plan) -> None:
@@ -109,8 +108,8 @@ class Received:
     """A request message. Holds the received bytes: whoever has taken the request lets go of this.
 
     Args:
-        contents: where the raw contents of the inputs are: within which bytes, from where, how many.
-        contents_count: how many the message has.
+        contents: where the raw contents are: within which bytes, from where, how many. Those of the inputs come first.
+        contents_count: how many there are.
         message: where the inputs have typed contents.
     """
 
@@ -182,8 +181,8 @@ class Received:
         index = 0
         try:
             if self._message is None:
-                for index, (data, start, size) in enumerate(self._contents):
-                    inputs[planned[index].name] = _array(planned[index], data, start, size)
+                for index, plan in enumerate(planned[: len(self._contents)]):
+                    inputs[plan.name] = _array(plan, *self._contents[index])
             else:
                 for index, tensor in enumerate(self._message.inputs[: len(planned)]):
                     inputs[planned[index].name] = _typed(planned[index], tensor)
@@ -246,7 +245,7 @@ def encode(request: InferenceRequest, response: InferenceResponse, *, identity: 
     names, parameters = _answerer(
         request.model, response.slot, response.revision, response.generation, identity, streamed
     )
-    parts: list[bytes | memoryview] = [names]
+    parts: list[bytes | memoryview] = [b"", names]
     if request.request_id:
         text = request.request_id.encode()
         parts += (_head(_ID_TAG, len(text)), text)
@@ -254,16 +253,15 @@ def encode(request: InferenceRequest, response: InferenceResponse, *, identity: 
     if identity:
         text = request.inference_id.encode()
         parts += (_inference_id_head(len(text)), text)
-    contents: list[bytes | memoryview] = []
     for spec, array in response.outputs:
         parts.append(_output(spec.name, spec.datatype, array.shape))
+    for spec, array in response.outputs:
         small = array.nbytes <= _COPIED_BYTES_MAX
         raw = to_bytes(array, spec.datatype) if small else to_raw(array, spec.datatype)
-        contents += (_head(_RAW_OUTPUT_TAG, len(raw)), raw)
-    parts += contents
+        parts += (_head(_RAW_OUTPUT_TAG, len(raw)), raw)
     length = sum(map(len, parts))
     if streamed:
-        parts.insert(0, _head(_INFER_RESPONSE_TAG, length))
+        parts[0] = _head(_INFER_RESPONSE_TAG, length)
     if length > MESSAGE_BYTES_MAX - _FRAME_BYTES_MAX:
         raise ServingError(
             Reason.RESPONSE_TOO_LARGE,
@@ -319,11 +317,8 @@ class Asked(NamedTuple):
     request_id: str = ""
 
     @classmethod
-    def of(cls, received: Received, characters_max: int) -> Asked:
-        plan = received.plan
-        return cls(
-            plan.model[:characters_max], plan.model_version[:characters_max], received.request_id[:characters_max]
-        )
+    def of(cls, plan: Plan, request_id: str, characters_max: int) -> Asked:
+        return cls(plan.model[:characters_max], plan.model_version[:characters_max], request_id[:characters_max])
 
 
 def encode_stream_error(asked: Asked, error: ServingError, code: str) -> bytes:

@@ -40,21 +40,22 @@ class Headers:
 
 
 class Exchange:
-    """One request, from when its message is there until its client has the answer, or has left.
+    """One request, from when it comes until its client has the answer, or has left.
 
     Attributes:
-        received: what its message says, until it is decoded or refused.
+        plan: what its message says beside its data, once that is read.
         request: once it is decoded, until it has ended.
     """
 
-    __slots__ = ("headers", "method", "received", "request", "started_ns", "trace")
+    __slots__ = ("headers", "method", "plan", "request", "request_id", "started_ns", "trace")
 
-    def __init__(self, method: str, headers: Headers, started_ns: int, trace: TraceContext | None) -> None:
+    def __init__(self, method: str, headers: Headers) -> None:
         self.method = method
         self.headers = headers
-        self.started_ns = started_ns
-        self.trace = trace
-        self.received: codec.Received | None = None
+        self.started_ns = 0
+        self.trace: TraceContext | None = None
+        self.plan: Plan | None = None
+        self.request_id = ""
         self.request: InferenceRequest | None = None
 
 
@@ -77,24 +78,25 @@ class Exchanges:
         self._counts = counts
         self._traces = Traces(tracer, clock_ns, table)
 
-    def begin(self, method: str, headers: Headers) -> Exchange:
-        return Exchange(method, headers, self._clock_ns(), self._traces.begin(headers.metadata))
+    def begin(self, exchange: Exchange) -> None:
+        """Its time starts, and its span if it is traced."""
+        exchange.started_ns = self._clock_ns()
+        if self._tracer.on:
+            exchange.trace = self._traces.begin(exchange.headers.metadata)
 
     def deadline_ns(self, context: Context) -> int | None:
         """Until when the client waits, monotonic; None: for ever."""
         remaining_s = context.time_remaining()
         return None if remaining_s is None else self._clock_ns() + int(remaining_s * 1e9)
 
-    def decode(self, exchange: Exchange, deadline_ns: int | None) -> InferenceRequest:
-        """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked. What it
-        does not hold of its message is let go of.
+    def decode(self, exchange: Exchange, received: codec.Received, deadline_ns: int | None) -> InferenceRequest:
+        """The request, checked in Triton's order: whether there is anybody to ask comes before what is asked.
 
         Raises:
             ServingError: it cannot be served, or nobody serves it.
         """
-        received, headers = exchange.received, exchange.headers
-        assert received is not None
-        plan = received.plan
+        headers = exchange.headers
+        plan = exchange.plan = received.plan
         version = codec.version_of(plan.model_version)
         slot = headers.slot
         variant = codec.read_variant(plan, headers.variant)
@@ -106,7 +108,7 @@ class Exchanges:
         except ServingError:
             self._dispatcher.find(plan.model, version, headers.slot, variant)
             raise
-        exchange.request, exchange.received = request, None
+        exchange.request = request
         return request
 
     def _by_rule(self, plan: Plan, headers: Headers) -> tuple[str | None, str | None]:
@@ -151,7 +153,7 @@ class Exchanges:
         request: what a slot refuses is in its account."""
         refusal = as_refusal(error, exchange.method, self._observer, exchange.trace)
         if exchange.request is None and isinstance(error, ServingError | DecodeError):
-            self._count_refusal(exchange.received.plan.model if exchange.received is not None else "", refusal)
+            self._count_refusal(exchange.plan.model if exchange.plan is not None else "", refusal)
         self._trace(exchange, refusal)
         return refusal
 

@@ -24,12 +24,12 @@ class Frame(NamedTuple):
 
     Attributes:
         header: its fields but for ids and raw contents, in order: again a ModelInferRequest, not yet parsed.
-        spans: of each of its raw contents, where it begins and how long it is.
+        spans: of each of its raw contents, the message, where in it they begin and how long they are.
     """
 
     header: bytes
     request_id: str
-    spans: list[tuple[int, int]]
+    spans: list[tuple[bytes, int, int]]
 
 
 def walk(data: bytes) -> Frame | None:
@@ -46,7 +46,7 @@ class _Unusual(Exception):
 
 def _walk(data: bytes) -> Frame:
     runs: list[bytes] = []
-    spans: list[tuple[int, int]] = []
+    spans: list[tuple[bytes, int, int]] = []
     request_id = ""
     at = kept = fields = 0  # kept: where the header's next run begins
     end = len(data)
@@ -67,7 +67,7 @@ def _walk(data: bytes) -> Frame:
             runs.append(_run(data, kept, begin))
         kept = at
         if tag == _RAW:
-            spans.append((start, size))
+            spans.append((data, start, size))
         elif tag == _ID:
             request_id = data[start:at].decode()  # the last one counts, but all must be UTF-8
         else:

@@ -16,7 +16,7 @@ from turnout.runtime.under_way import UnderWay
 from turnout.transport import codec
 from turnout.transport.calls import CallLimits, Calls
 from turnout.transport.dialects import Dialect, OpenInference
-from turnout.transport.exchanges import Exchanges, Headers
+from turnout.transport.exchanges import Exchange, Exchanges, Headers
 from turnout.transport.status import STATUS, Context, StatusTable
 from turnout.transport.streaming import Conversation
 
@@ -91,13 +91,16 @@ class InferenceHandlers:
         if dialect is None:
             dialect = self._protocol
         call = self._calls.begin(context)
-        exchange = self._exchanges.begin(dialect.unary, Headers(context))
+        exchange = Exchange(dialect.unary, Headers(context))
+        self._exchanges.begin(exchange)
         try:
             if self._closed:
                 raise ServingError(Reason.NOT_READY, "the server stops: send the request to another one")
             self._calls.refuse_beyond_bounds()
-            exchange.received = dialect.read(await self._calls.receive(call, context))
-            request = self._exchanges.decode(exchange, self._exchanges.deadline_ns(context))
+            # The message has no name here: what the request does not hold of it is not kept while that waits.
+            request = self._exchanges.decode(
+                exchange, dialect.read(await self._calls.receive(call, context)), self._exchanges.deadline_ns(context)
+            )
             response = await self._answer(request)
             answer = dialect.encode(request, response, identity=self._identity)
         except asyncio.CancelledError:

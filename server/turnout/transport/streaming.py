@@ -23,18 +23,17 @@ from turnout.transport.status import Context, StatusTable
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 
 
-class _Place:
+class _Place(Exchange):
     """One request of the stream, in its turn.
 
     Attributes:
         answer: its message, once there is one; an error that ends the stream; None before that.
     """
 
-    __slots__ = ("answer", "asked", "exchange", "ticket", "timer")
+    __slots__ = ("answer", "ticket", "timer")
 
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.asked = Asked()
+    def __init__(self, method: str, headers: Headers) -> None:
+        super().__init__(method, headers)
         self.ticket: Ticket | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.answer: bytes | ServingError | None = None
@@ -114,14 +113,14 @@ class Conversation:
         reader.result()
 
     def _ask(self, raw: bytes) -> None:
-        exchange = self._exchanges.begin(self._dialect.stream, self._headers)
-        place = _Place(exchange)
+        place = _Place(self._dialect.stream, self._headers)
+        self._exchanges.begin(place)
         self._line.append(place)
         try:
-            exchange.received = received = self._dialect.read(raw)
-            place.asked = Asked.of(received, self._id_characters_max)
+            received = self._dialect.read(raw)
+            place.plan, place.request_id = received.plan, received.request_id
             self._calls.refuse_beyond_bounds()
-            request = self._exchanges.decode(exchange, self._deadline_ns)
+            request = self._exchanges.decode(place, received, self._deadline_ns)
             place.ticket = self._exchanges.send(request, partial(self._answered, place))
         except Exception as error:  # noqa: BLE001 - it belongs to this request, not to the stream
             self._fail(place, error)
@@ -130,7 +129,7 @@ class Conversation:
 
     def _answered(self, place: _Place, outcome: InferenceResponse | ServingError) -> None:
         """What the dispatcher calls: raises nothing."""
-        exchange, request = place.exchange, place.exchange.request
+        request = place.request
         assert request is not None
         if place.timer is not None:
             place.timer.cancel()
@@ -142,22 +141,23 @@ class Conversation:
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(place, error)
             return
-        self._exchanges.ended(exchange, outcome)
+        self._exchanges.ended(place, outcome)
         self._give(place, answer)
 
     def _fail(self, place: _Place, error: Exception) -> None:
-        refusal = self._exchanges.failed(place.exchange, error)
+        refusal = self._exchanges.failed(place, error)
         # Its traceback would hold the frames that it passed through, and the request in them.
         refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
         if self._ends_on_error:
             self._give(place, refusal)
             return
+        asked = Asked.of(place.plan, place.request_id, self._id_characters_max) if place.plan is not None else Asked()
         code = self._table[refusal.reason].name
-        self._give(place, self._dialect.encode_stream_error(place.asked, refusal, code))
+        self._give(place, self._dialect.encode_stream_error(asked, refusal, code))
 
     def _give(self, place: _Place, answer: bytes | ServingError) -> None:
         place.answer = answer
-        place.ticket = place.exchange.request = place.exchange.received = None  # what they hold waits for no client
+        place.ticket = place.request = None  # what they hold waits for no client
         if isinstance(answer, bytes):
             self._call.hold(len(answer))
         if place is self._line[0]:
@@ -170,7 +170,7 @@ class Conversation:
                 place.timer.cancel()
             if place.ticket is not None:
                 place.ticket.cancel()
-                self._exchanges.ended(place.exchange, None)
+                self._exchanges.ended(place, None)
         self._line.clear()
 
     def _wake(self, _: object) -> None:
