@@ -28,13 +28,22 @@ PRIVATE_FILES = {
     "inference/grpc_service.proto": "turnout_wire/gen/grpc_service.proto",
     "turnout/admin/v1/slots.proto": "turnout_wire/gen/slots.proto",
     "turnout/admin/v1/feedback.proto": "turnout_wire/gen/feedback.proto",
+    "turnout/packed/v1/packed.proto": "turnout_wire/gen/packed.proto",
 }
 # Public package -> private package. A package that nobody else registers needs no entry.
 # (Clients that generate turnout.admin.v1 for themselves may import the wire too.)
-PRIVATE_PACKAGES = {"inference": "turnout.wire.oip", "turnout.admin.v1": "turnout.wire.admin.v1"}
+PRIVATE_PACKAGES = {
+    "inference": "turnout.wire.oip",
+    "turnout.admin.v1": "turnout.wire.admin.v1",
+    "turnout.packed.v1": "turnout.wire.packed.v1",
+}
 # Descriptor set, for reflection -> the public files that it holds, besides what they import.
 DESCRIPTOR_SETS = {
-    "inference.binpb": ["inference/model_config.proto", "inference/grpc_service.proto"],
+    "inference.binpb": [
+        "inference/model_config.proto",
+        "inference/grpc_service.proto",
+        "turnout/packed/v1/packed.proto",
+    ],
     "admin.binpb": ["turnout/admin/v1/slots.proto", "turnout/admin/v1/feedback.proto"],
 }
 
@@ -69,7 +78,8 @@ def generate(folder: Path) -> Path:
 
 
 def privatise(text: str, public: str) -> str:
-    """Replaces the package and the imports of a published file by their private names."""
+    """Replaces the package and the imports of a published file, and packages before messages' names, by their private
+    names."""
 
     def package(match: re.Match[str]) -> str:
         return f"package {PRIVATE_PACKAGES.get(match[1], match[1])};"
@@ -80,6 +90,8 @@ def privatise(text: str, public: str) -> str:
     text, found = re.subn(r"^package ([\w.]+);$", package, text, flags=re.MULTILINE)
     if found != 1:
         raise SystemExit(f"{public} has {found} package lines; write exactly one, alone on its line")
+    for package_name, private in PRIVATE_PACKAGES.items():
+        text = re.sub(rf"(?<![\w./]){re.escape(package_name)}\.(?=[A-Z]\w* \w+ =)", f".{private}.", text)
     return re.sub(r'^import (public )?"([^"]+)";$', imported, text, flags=re.MULTILINE)
 
 

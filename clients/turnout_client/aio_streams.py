@@ -1,4 +1,5 @@
-"""Many inferences over a few long ModelStreamInfer streams, on one event loop: answers are matched by request id.
+"""Many inferences over a few long streams, packed ones or ModelStreamInfer's, on one event loop: answers are matched by
+request id.
 
 What a stream cannot do is done here for each call: its deadline, its cancellation, its retries.
 """
@@ -19,9 +20,10 @@ from google.protobuf.message import DecodeError
 from turnout_client.errors import InferenceError, client_closed, inference_error
 from turnout_client.replies import stream_error
 from turnout_client.requests import InferRequest, mint_id
-from turnout_client.retrying import Alone, Retries, stream_ended
+from turnout_client.retrying import Alone, NotPacked, Retries, stream_ended
 from turnout_client.sending import Headers
 from turnout_client.settings import Settings
+from turnout_wire import packed
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.service import METHODS
 
@@ -34,6 +36,8 @@ class StreamPool:
         self._bounds = settings.streams
         self._headers = headers
         self._open: Any = channel.stream_stream(METHODS["ModelStreamInfer"].path)  # no serialisers: bytes both ways
+        self._open_packed: Any = channel.stream_stream(packed.PATH)
+        self._packed = settings.streams.packed
         self._streams: set[_Stream] = set()  # those that ended leave it
         # The least loaded stream takes a call, so a bound on all of them bounds each.
         self._places = asyncio.Semaphore(self._bounds.streams_max * self._bounds.inflight_max)
@@ -56,6 +60,9 @@ class StreamPool:
                 answer = await self._attempt(request, deadline, loop)
             except (InferenceError, Alone) as error:
                 failure = error
+            except NotPacked:
+                self._packed = False
+                continue
             else:
                 if answer is not None:
                     self._retries.succeeded()
@@ -113,8 +120,10 @@ class StreamPool:
         live = [stream for stream in self._streams if stream.takes(now)]
         best = min(live, key=_load, default=None)
         if best is None or (best.waiting and len(live) < self._bounds.streams_max):
-            call = self._open(metadata=self._headers.common(), wait_for_ready=self._settings.wait_for_ready)
-            best = _Stream(call, now + self._bounds.age_s_max, self._places.release, self._streams.discard)
+            open_stream = self._open_packed if self._packed else self._open
+            call = open_stream(metadata=self._headers.common(), wait_for_ready=self._settings.wait_for_ready)
+            old_at = now + self._bounds.age_s_max
+            best = _Stream(call, self._packed, old_at, self._places.release, self._streams.discard)
             self._streams.add(best)
         return best
 
@@ -123,13 +132,22 @@ class _Stream:
     """One stream: requests leave in the order in which they were asked, unless nobody waits for them any more.
 
     Args:
+        is_packed: whether a message holds several requests, or answers.
         old_at: from when on it takes no further request.
         release: gives back the place of a request.
     """
 
-    def __init__(self, call: Any, old_at: float, release: Callable[[], None], ended: Callable[[_Stream], None]) -> None:
+    def __init__(
+        self,
+        call: Any,
+        is_packed: bool,
+        old_at: float,
+        release: Callable[[], None],
+        ended: Callable[[_Stream], None],
+    ) -> None:
         self.waiting: dict[str, asyncio.Future[pb.ModelInferResponse]] = {}  # those given up are done, and still here
         self._call = call
+        self._packed = is_packed
         self._old_at = old_at
         self._release = release
         self._ended = ended
@@ -162,25 +180,36 @@ class _Stream:
         with suppress(grpc.RpcError, asyncio.InvalidStateError):
             while True:
                 while self._outbox:
-                    request_id, message = self._outbox.popleft()
-                    future = self.waiting.get(request_id)
-                    if future is None:  # a server has answered what it was not asked: no reason to ask
-                        continue
-                    if future.done():
-                        self._take(request_id)
-                    else:
-                        await self._call.write(message)
+                    if messages := self._next():
+                        await self._call.write(packed.pack(messages) if self._packed else messages[0])
                 if self._old:
                     await self._call.done_writing()
                     return
                 self._wake.clear()
                 await self._wake.wait()
 
+    def _next(self) -> list[bytes]:
+        """The requests of the next message; none where nobody waits for them any more."""
+        messages: list[bytes] = []
+        size = 0
+        while self._outbox and (not messages or packed.fits(self._packed, messages, size, self._outbox[0][1])):
+            request_id, message = self._outbox.popleft()
+            future = self.waiting.get(request_id)
+            if future is None:  # a server has answered what it was not asked: no reason to ask
+                continue
+            if future.done():
+                self._take(request_id)
+                continue
+            messages.append(message)
+            size += len(message)
+        return messages
+
     async def _read(self) -> None:
         error = InferenceError("UNAVAILABLE", "the server ended the stream")
         try:
             async for raw in self._call:
-                self._deliver(pb.ModelStreamInferResponse.FromString(raw))
+                for each in packed.responses_in(raw) if self._packed else (raw,):
+                    self._deliver(pb.ModelStreamInferResponse.FromString(each))
         except grpc.RpcError as ended:
             error = inference_error(ended)
         except asyncio.CancelledError:  # gRPC's way to say that the call was cancelled, by us or by the server
@@ -217,7 +246,7 @@ class _Stream:
         for request_id in list(self.waiting):
             future = self._take(request_id)
             if not future.done():
-                future.set_exception(client_closed() if self._closing else stream_ended(error))
+                future.set_exception(client_closed() if self._closing else stream_ended(error, self._packed))
 
 
 class _Foreign(Exception):

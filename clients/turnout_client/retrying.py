@@ -64,8 +64,14 @@ class Alone(Exception):
         self.error = error
 
 
-def stream_ended(error: InferenceError) -> InferenceError | Alone:
+class NotPacked(Exception):
+    """The server has no packed streams: to be sent again at once, in one of the other kind. It has not been read."""
+
+
+def stream_ended(error: InferenceError, packed: bool = False) -> InferenceError | Alone | NotPacked:
     """What a request is told whose stream has ended before its answer. Each request gets an exception of its own."""
+    if packed and error.code == "UNIMPLEMENTED":
+        return NotPacked()
     if error.code in ("UNAVAILABLE", "CANCELLED"):  # by a server that stops
         return InferenceError("UNAVAILABLE", error.message, error.reason, error.retry_after_s)
     if error.retryable:

@@ -83,12 +83,16 @@ class Streams:
         age_s_max: an older stream gets no further request and ends when its last one is answered, so that streams
             spread over replicas that came later, and take a new token.
         message_bytes_max: a larger request goes as a call of its own: in a stream it would hold up those behind it.
+        packed: requests that are ready at the same time share a message, and so do answers, which costs both sides
+            less. The first stream to a server that does not have it (turnout.packed.v1) finds that out; then each
+            has a message of its own.
     """
 
     streams_max: int = 4
     inflight_max: int = 64
     age_s_max: float = 600.0
     message_bytes_max: int = 256 << 10
+    packed: bool = True
 
     def __post_init__(self) -> None:
         _within("streams_max", self.streams_max, 1, 256)

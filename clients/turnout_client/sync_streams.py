@@ -1,4 +1,4 @@
-"""As `aio_streams`, for threads: many inferences over a few long ModelStreamInfer streams, matched by request id.
+"""As `aio_streams`, for threads: many inferences over a few long streams, matched by request id.
 
 Each stream has a thread that reads, and one of gRPC's that takes its requests.
 """
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import grpc
@@ -20,9 +20,10 @@ from google.protobuf.message import DecodeError
 from turnout_client.errors import InferenceError, client_closed, inference_error
 from turnout_client.replies import stream_error
 from turnout_client.requests import InferRequest, mint_id
-from turnout_client.retrying import Alone, Retries, stream_ended
+from turnout_client.retrying import Alone, NotPacked, Retries, stream_ended
 from turnout_client.sending import Headers
 from turnout_client.settings import Settings
+from turnout_wire import packed
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.service import METHODS
 
@@ -37,6 +38,8 @@ class StreamPool:
         self._bounds = settings.streams
         self._headers = headers
         self._open: Any = channel.stream_stream(METHODS["ModelStreamInfer"].path)  # no serialisers: bytes both ways
+        self._open_packed: Any = channel.stream_stream(packed.PATH)
+        self._packed = settings.streams.packed
         self._lock = threading.Lock()  # of the streams, and of what each of them has under way
         self._streams: set[_Stream] = set()  # those that ended leave it
         # The least loaded stream takes a call, so a bound on all of them bounds each.
@@ -59,6 +62,9 @@ class StreamPool:
                 answer = self._attempt(request, deadline)
             except (InferenceError, Alone) as error:
                 failure = error
+            except NotPacked:
+                self._packed = False
+                continue
             else:
                 if answer is not None:
                     self._retries.succeeded()
@@ -112,8 +118,10 @@ class StreamPool:
         live = [stream for stream in self._streams if stream.takes(now)]
         best = min(live, key=_load, default=None)
         if best is None or (best.waiting and len(live) < self._bounds.streams_max):
-            best = _Stream(self._lock, now + self._bounds.age_s_max, self._places.release, self._streams.discard)
-            best.start(self._open, self._headers.common(), self._settings.wait_for_ready)
+            old_at = now + self._bounds.age_s_max
+            best = _Stream(self._lock, self._packed, old_at, self._places.release, self._streams.discard)
+            open_stream = self._open_packed if self._packed else self._open
+            best.start(open_stream, self._headers.common(), self._settings.wait_for_ready)
             self._streams.add(best)
         return best
 
@@ -123,15 +131,22 @@ class _Stream:
 
     Args:
         lock: the pool's: held by whoever calls `takes` and `send`.
+        is_packed: whether a message holds several requests, or answers.
         old_at: from when on it takes no further request.
         release: gives back the place of a request.
     """
 
     def __init__(
-        self, lock: threading.Lock, old_at: float, release: Callable[[], None], ended: Callable[[_Stream], None]
+        self,
+        lock: threading.Lock,
+        is_packed: bool,
+        old_at: float,
+        release: Callable[[], None],
+        ended: Callable[[_Stream], None],
     ) -> None:
         self.waiting: dict[str, Future[pb.ModelInferResponse]] = {}  # those given up are done, and still here
         self._lock = lock
+        self._packed = is_packed
         self._old_at = old_at
         self._release = release
         self._ended = ended
@@ -160,20 +175,37 @@ class _Stream:
         self._reader.join(_JOIN_S_MAX)
 
     def _requests(self) -> Iterator[bytes]:
-        while (entry := self._outbox.get()) is not None:
+        messages: list[bytes] = []
+        size = 0
+        entry = self._outbox.get()
+        while entry is not None:
             request_id, message = entry
+            if messages and not packed.fits(self._packed, messages, size, message):
+                yield packed.pack(messages) if self._packed else messages[0]
+                messages, size = [], 0
             with self._lock:
                 future = self.waiting.get(request_id)
                 if future is None or future.done():  # the stream has ended, or nobody waits any more
                     self._take(request_id)
-                    continue
-            yield message
+                else:
+                    messages.append(message)
+                    size += len(message)
+            try:
+                entry = self._outbox.get_nowait()
+            except Empty:
+                if messages:
+                    yield packed.pack(messages) if self._packed else messages[0]
+                    messages, size = [], 0
+                entry = self._outbox.get()
+        if messages:
+            yield packed.pack(messages) if self._packed else messages[0]
 
     def _read(self) -> None:
         error = InferenceError("UNAVAILABLE", "the server ended the stream")
         try:
             for raw in self._call:
-                self._deliver(pb.ModelStreamInferResponse.FromString(raw))
+                for each in packed.responses_in(raw) if self._packed else (raw,):
+                    self._deliver(pb.ModelStreamInferResponse.FromString(each))
         except grpc.RpcError as ended:
             error = inference_error(ended)
         except _Foreign as foreign:
@@ -213,7 +245,7 @@ class _Stream:
         self._outbox.put(None)  # gRPC's thread waits there
         for future in failed:
             if future is not None and future.set_running_or_notify_cancel():
-                future.set_exception(client_closed() if self._closing else stream_ended(error))
+                future.set_exception(client_closed() if self._closing else stream_ended(error, self._packed))
 
 
 class _Foreign(Exception):

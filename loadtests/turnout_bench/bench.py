@@ -51,7 +51,8 @@ class Bench:
             child.stop()
 
     def children_cpu_s(self) -> float:
-        return sum(child.cpu_s() for child in self._children.values())
+        """Of those that run; of those that were stopped, the system counts it."""
+        return sum(child.cpu_s() for child in self._children.values() if child.process.poll() is None)
 
     def model_file(self, model: str) -> Path:
         """Of a network of the zoo, written when it is first asked for."""

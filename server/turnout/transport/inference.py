@@ -111,8 +111,10 @@ class InferenceHandlers:
         self._exchanges.ended(exchange, response)
         return self._calls.answered(call, answer)
 
-    async def stream(self, raws: AsyncIterator[bytes], context: Context, dialect: Dialect | None = None) -> None:
-        """Many requests, and as many answers in their order."""
+    async def stream(
+        self, raws: AsyncIterator[bytes], context: Context, dialect: Dialect | None = None, packed: bool = False
+    ) -> None:
+        """Many requests, and as many answers in their order; `packed`: any number of them in a message."""
         call = self._calls.begin(context)
         self._calls.refuse_beyond_bounds()
         conversation = Conversation(
@@ -122,6 +124,7 @@ class InferenceHandlers:
             context,
             call,
             self._table,
+            packed=packed,
             identity=self._identity,
             inflight_max=self._stream_inflight_max,
             id_characters_max=self._id_characters_max,

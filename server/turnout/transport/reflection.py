@@ -16,6 +16,7 @@ from turnout.core.errors import Reason, ServingError
 from turnout.transport.health import HEALTH_SERVICE
 from turnout.transport.status import Context, refuse
 from turnout_wire.descriptors import PUBLIC_SET, public_pool
+from turnout_wire.packed import SERVICE as PACKED_SERVICE
 from turnout_wire.service import SERVICE
 from turnout_wire.typed import PACKAGE, ModelService, file_descriptor, file_name
 
@@ -25,7 +26,9 @@ REFLECTION_PATH = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
 class Reflection:
     """Says which services there are, and their files, under public names: by default those of the data plane."""
 
-    def __init__(self, services: tuple[str, ...] = (SERVICE, HEALTH_SERVICE), public_set: str = PUBLIC_SET) -> None:
+    def __init__(
+        self, services: tuple[str, ...] = (SERVICE, PACKED_SERVICE, HEALTH_SERVICE), public_set: str = PUBLIC_SET
+    ) -> None:
         self._names = (*services, reflection.SERVICE_NAME)
         more = (health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
         self._pool = _Pools(public_pool(*more, public_set=public_set))

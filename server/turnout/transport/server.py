@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import grpc
@@ -21,6 +22,7 @@ from turnout.transport.health import CHECK_PATH, WATCH_PATH, Health, method_hand
 from turnout.transport.inference import InferenceHandlers
 from turnout.transport.reflection import REFLECTION_PATH, Reflection
 from turnout.transport.status import StatusTable, guarded, guarded_stream
+from turnout_wire import packed as packed_streams
 from turnout_wire.service import METHODS
 
 # How long clients that do not pause are refused one by one, before gRPC tells their connections to go elsewhere.
@@ -81,6 +83,10 @@ class GrpcServer:
         path = METHODS["ModelStreamInfer"].path
         stream = counted(path, guarded_stream("ModelStreamInfer", inference.stream, observer, table), counts)
         handlers[path] = grpc.stream_stream_rpc_method_handler(stream)
+        packed = guarded_stream("PackedService/Infer", partial(inference.stream, packed=True), observer, table)
+        handlers[packed_streams.PATH] = grpc.stream_stream_rpc_method_handler(
+            counted(packed_streams.PATH, packed, counts)
+        )
         handlers |= method_handlers(
             counted(CHECK_PATH, guarded("Check", health.check, observer), counts),
             counted(WATCH_PATH, guarded_stream("Watch", health.watch, observer), counts),

@@ -1,7 +1,8 @@
 """The requests of one stream: sent on their way in the order in which they come, run side by side, answered in order.
 
 No request has a task of its own: it is decoded where it is read, and its answer is written down where the batcher
-delivers it. Beside what gRPC does, a task would be the largest part of what a request costs here.
+delivers it. Beside what gRPC does, a task would be the largest part of what a request costs here. In a packed stream
+a message holds several requests or answers, and what gRPC does is shared by them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from functools import partial
 
+from google.protobuf.message import DecodeError
+
 from turnout.core.errors import Reason, ServingError
 from turnout.core.tensors import InferenceResponse
 from turnout.runtime.dispatcher import Ticket
@@ -19,8 +22,13 @@ from turnout.transport.codec import Asked
 from turnout.transport.dialects import Dialect
 from turnout.transport.exchanges import Exchange, Exchanges, Headers
 from turnout.transport.status import Context, StatusTable
+from turnout_wire.packed import pack, requests_in
 
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
+# Of a packed stream. Requests that are taken at once, before the loop goes on to other calls:
+_TURN_REQUESTS_MAX = 16
+# Answers that leave in one message; a single one may be larger.
+_PACKED_BYTES_MAX = 1 << 18
 
 
 class _Place(Exchange):
@@ -44,6 +52,7 @@ class Conversation:
     client leaves, all of its requests do.
 
     Args:
+        packed: whether a message holds any number of requests, or of answers.
         inflight_max: requests that may be on their way; at the bound the stream is not read further.
     """
 
@@ -56,6 +65,7 @@ class Conversation:
         call: Call,
         table: StatusTable,
         *,
+        packed: bool,
         identity: bool,
         inflight_max: int,
         id_characters_max: int,
@@ -66,6 +76,7 @@ class Conversation:
         self._context = context
         self._call = call
         self._table = table
+        self._packed = packed
         self._identity = identity
         self._inflight_max = inflight_max
         self._id_characters_max = id_characters_max
@@ -79,10 +90,21 @@ class Conversation:
 
     async def read(self, raws: AsyncIterator[bytes]) -> None:
         async for raw in raws:
-            self._ask(raw)
-            if len(self._line) >= self._inflight_max:
-                self._room = self._loop.create_future()
-                await self._room
+            if not self._packed:
+                self._ask(raw)
+                if len(self._line) >= self._inflight_max:
+                    await self._until_one_leaves()
+                continue
+            for number, each in enumerate(_unpacked(raw), 1):
+                self._ask(each)
+                if len(self._line) >= self._inflight_max:
+                    await self._until_one_leaves()
+                elif number % _TURN_REQUESTS_MAX == 0:
+                    await asyncio.sleep(0)
+
+    async def _until_one_leaves(self) -> None:
+        self._room = self._loop.create_future()
+        await self._room
 
     async def answer(self, reader: asyncio.Task[None]) -> None:
         """Write the answers, until `reader` has ended and each request has its own.
@@ -93,16 +115,15 @@ class Conversation:
         reader.add_done_callback(self._wake)  # however it ends: even before it began
         try:
             while self._line or not reader.done():
-                if not self._line or self._line[0].answer is None:
+                answers = self._ready()
+                if not answers:
                     self._turn = self._loop.create_future()
                     await self._turn
                     continue
-                answer = self._line[0].answer
-                if isinstance(answer, ServingError):
-                    raise answer
-                await self._context.write(answer)
-                self._call.let_go(len(answer))
-                self._line.popleft()
+                await self._context.write(pack(answers) if self._packed else answers[0])
+                for answer in answers:
+                    self._call.let_go(len(answer))
+                    self._line.popleft()
                 _settle(self._room)
         finally:
             reader.cancel()
@@ -111,6 +132,28 @@ class Conversation:
         if reader.cancelled():
             raise ServingError(Reason.NOT_READY, "the server stops: open a stream to another one")
         reader.result()
+
+    def _ready(self) -> list[bytes]:
+        """The answers that leave in the next message.
+
+        Raises:
+            ServingError: the first one ends the stream.
+        """
+        answers: list[bytes] = []
+        size = 0
+        for place in self._line:
+            answer = place.answer
+            if answer is None or (answers and not isinstance(answer, bytes)):
+                break
+            if not isinstance(answer, bytes):
+                raise answer
+            size += len(answer)
+            if answers and size > _PACKED_BYTES_MAX:
+                break
+            answers.append(answer)
+            if not self._packed:
+                break
+        return answers
 
     def _ask(self, raw: bytes) -> None:
         place = _Place(self._dialect.stream, self._headers)
@@ -175,6 +218,13 @@ class Conversation:
 
     def _wake(self, _: object) -> None:
         _settle(self._turn)
+
+
+def _unpacked(raw: bytes) -> list[bytes]:
+    try:
+        return requests_in(raw)
+    except DecodeError:
+        raise ServingError(Reason.INVALID_REQUEST, "the message is no InferRequests: it does not parse") from None
 
 
 def _settle(waiting: asyncio.Future[None] | None) -> None:
