@@ -22,6 +22,7 @@ from turnout_wire.tensors import DataType
 
 both = pytest.mark.parametrize("kind", KINDS)
 ways = pytest.mark.parametrize("transport", TRANSPORTS)
+streamed = pytest.mark.parametrize("transport", TRANSPORTS[1:])
 
 
 @both
@@ -55,7 +56,7 @@ async def test_an_error_says_why(kind: str, transport: str) -> None:
         assert "input 'x' has shape [1, 5]" in str(error) and not error.retryable and not error.unreachable
         assert (await to.failure("n", IMAGE)).reason == "NOT_FOUND"
         server.seen.handler_failures.clear()
-        server.inference._dispatcher = None  # type: ignore[assignment] # a fault of the server's own
+        server.inference._exchanges._dispatcher = None  # type: ignore[assignment] # a fault of the server's own
         broken = await to.failure("m", IMAGE)
         ((_, error_id, _),) = server.seen.handler_failures
         assert (broken.code, broken.error_id) == ("INTERNAL", error_id)
@@ -116,9 +117,10 @@ async def test_a_cancelled_call_disturbs_no_other(transport: str) -> None:
 
 
 @both
-async def test_places_are_bounded_and_given_back(kind: str) -> None:
+@streamed
+async def test_places_are_bounded_and_given_back(kind: str, transport: str) -> None:
     bounds = Streams(streams_max=2, inflight_max=3)
-    async with fake_server() as server, AnyClient(kind, server.address, transport="stream", streams=bounds) as to:
+    async with fake_server() as server, AnyClient(kind, server.address, transport=transport, streams=bounds) as to:
         server.gate.clear()
         asking = [asyncio.ensure_future(to.infer("m", IMAGE, timeout_s=20)) for _ in range(20)]
         await eventually(lambda: len(server.streams) == 2)
@@ -129,18 +131,20 @@ async def test_places_are_bounded_and_given_back(kind: str) -> None:
 
 
 @both
-async def test_a_request_that_cannot_be_written_keeps_no_place(kind: str) -> None:
+@streamed
+async def test_a_request_that_cannot_be_written_keeps_no_place(kind: str, transport: str) -> None:
     bounds = Streams(streams_max=1, inflight_max=1)
-    async with fake_server() as server, AnyClient(kind, server.address, transport="stream", streams=bounds) as to:
+    async with fake_server() as server, AnyClient(kind, server.address, transport=transport, streams=bounds) as to:
         with pytest.raises(ValueError, match="surrogates not allowed"):
             await to.infer("m", IMAGE, request_id="\ud800")
         assert await to.infer("m", IMAGE, timeout_s=5)
 
 
 @both
-async def test_an_id_that_is_under_way_goes_alone(kind: str) -> None:
+@streamed
+async def test_an_id_that_is_under_way_goes_alone(kind: str, transport: str) -> None:
     single = Streams(streams_max=1)
-    async with fake_server() as server, AnyClient(kind, server.address, transport="stream", streams=single) as to:
+    async with fake_server() as server, AnyClient(kind, server.address, transport=transport, streams=single) as to:
         server.gate.clear()
         asking = [asyncio.ensure_future(to.infer("m", IMAGE, request_id="r-1")) for _ in range(2)]
         await eventually(lambda: len(server.received) == 2)
@@ -150,9 +154,10 @@ async def test_an_id_that_is_under_way_goes_alone(kind: str) -> None:
 
 
 @both
-async def test_old_streams_are_replaced(kind: str) -> None:
+@streamed
+async def test_old_streams_are_replaced(kind: str, transport: str) -> None:
     bounds = Streams(age_s_max=0.1)
-    async with fake_server() as server, AnyClient(kind, server.address, transport="stream", streams=bounds) as to:
+    async with fake_server() as server, AnyClient(kind, server.address, transport=transport, streams=bounds) as to:
         await to.infer("m", IMAGE)
         await to.infer("m", IMAGE)
         assert len(server.streams) == 1

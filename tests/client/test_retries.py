@@ -21,6 +21,7 @@ Code = grpc.StatusCode
 QUICK = Retry(backoff_s=0.01, backoff_s_max=0.02)
 both = pytest.mark.parametrize("kind", KINDS)
 ways = pytest.mark.parametrize("transport", TRANSPORTS)
+streamed = pytest.mark.parametrize("transport", TRANSPORTS[1:])
 
 
 def client(kind: str, transport: str, endpoint: Any, **settings: Any) -> AnyClient:
@@ -51,7 +52,7 @@ async def test_what_is_sent_again(kind: str, transport: str, refusal: Refusal, s
         else:
             assert (await calling.infer("m", IMAGE))["x"].tolist() == IMAGE["x"].tolist()
         assert len(server.received) == sent
-        assert all(received.streamed == (transport == "stream") for received in server.received)
+        assert all(received.streamed == (transport != "unary") for received in server.received)
 
 
 @both
@@ -119,12 +120,13 @@ async def test_a_large_request_is_sent_once(kind: str) -> None:
 
 @both
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.CANCELLED, Code.OK])
-async def test_a_stream_that_ends_costs_no_call(kind: str, code: grpc.StatusCode) -> None:
+@streamed
+async def test_a_stream_that_ends_costs_no_call(kind: str, code: grpc.StatusCode, transport: str) -> None:
     """Both requests of the stream go again, in a new one."""
     ends = Refusal(Code.ABORTED if code is Code.OK else code, ends=True)
     async with (
         fake_server(ends) as server,
-        client(kind, "stream", server.address, streams=Streams(streams_max=1)) as calling,
+        client(kind, transport, server.address, streams=Streams(streams_max=1)) as calling,
     ):
         server.gate.clear()
         asking = [asyncio.ensure_future(calling.infer("m", IMAGE)) for _ in range(3)]
@@ -140,23 +142,35 @@ async def test_a_stream_that_ends_costs_no_call(kind: str, code: grpc.StatusCode
 
 
 @both
-async def test_a_server_without_streams_is_called(kind: str) -> None:
-    async with fake_server(streams=False) as server, client(kind, "stream", server.address) as calling:
+@streamed
+async def test_a_server_without_streams_is_called(kind: str, transport: str) -> None:
+    async with fake_server(streams=False) as server, client(kind, transport, server.address) as calling:
         assert await calling.infer("m", IMAGE)
         assert [received.streamed for received in server.received] == [False]
 
 
 @both
-async def test_a_server_that_gives_no_ids_is_called(kind: str) -> None:
-    async with fake_server() as server, client(kind, "stream", server.address) as calling:
+async def test_streams_to_a_server_that_packs_none_are_of_the_protocol(kind: str) -> None:
+    """Found out by the first one, and no attempt of its requests."""
+    async with fake_server(packs=False) as server, client(kind, "packed", server.address, retry=None) as calling:
+        answers = await asyncio.gather(*(calling.infer("m", IMAGE) for _ in range(20)))
+        assert len(answers) == 20 and await calling.infer("m", IMAGE)
+        assert len(server.received) == 21 and all(received.streamed for received in server.received)
+
+
+@both
+@streamed
+async def test_a_server_that_gives_no_ids_is_called(kind: str, transport: str) -> None:
+    async with fake_server() as server, client(kind, transport, server.address) as calling:
         server.ids = False
         assert await calling.infer("m", IMAGE)
         assert [received.streamed for received in server.received] == [True, False]
 
 
 @both
-async def test_a_stream_that_cannot_be_read_is_ended_and_its_requests_go_alone(kind: str) -> None:
-    async with fake_server() as server, client(kind, "stream", server.address) as calling:
+@streamed
+async def test_a_stream_that_cannot_be_read_is_ended_and_its_requests_go_alone(kind: str, transport: str) -> None:
+    async with fake_server() as server, client(kind, transport, server.address) as calling:
         server.garbled = True
         assert await calling.infer("m", IMAGE)
         assert [received.streamed for received in server.received] == [False]
@@ -196,7 +210,7 @@ class Early:
 
 async def test_an_answer_to_what_was_not_asked_yet_stops_no_stream() -> None:
     call = Early()
-    stream = _Stream(call, float("inf"), lambda: None, lambda _: None)
+    stream = _Stream(call, False, float("inf"), lambda: None, lambda _: None)
     futures = {name: asyncio.get_running_loop().create_future() for name in "abc"}
     for name in "ab":
         stream.send(name, name.encode(), futures[name])
@@ -212,10 +226,11 @@ async def test_an_answer_to_what_was_not_asked_yet_stops_no_stream() -> None:
 
 
 @both
-async def test_a_stream_s_budget_bounds_what_goes_alone(kind: str) -> None:
+@streamed
+async def test_a_stream_s_budget_bounds_what_goes_alone(kind: str, transport: str) -> None:
     retry = Retry(backoff_s=0.01, tokens_max=2, token_ratio=0.001)
     ends = Refusal(Code.INTERNAL, ends=True, text="broken")
-    async with fake_server(ends) as server, client(kind, "stream", server.address, retry=retry) as calling:
+    async with fake_server(ends) as server, client(kind, transport, server.address, retry=retry) as calling:
         error = await calling.failure("m", IMAGE)
         assert (error.code, error.message) == ("INTERNAL", "broken")
         assert len(server.received) == 1

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,13 @@ import grpc.aio
 import numpy as np
 
 import turnout_client
+from turnout_client import Streams
+from turnout_wire import packed
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.service import METHODS, SERVICE
 
 KINDS = ("aio", "sync")
-TRANSPORTS = ("unary", "stream")
+TRANSPORTS = ("unary", "stream", "packed")  # of AnyClient; the last is a client's default for streams
 IMAGE = {"x": np.ones((1, 4), np.float32)}
 
 
@@ -66,11 +68,12 @@ class FakeServer:
             await _abort(context, outcome)
         return outcome.SerializeToString()
 
-    async def stream(self, raws: AsyncIterator[bytes], context: Any) -> None:
+    async def stream(self, raws: AsyncIterator[bytes], context: Any, is_packed: bool = False) -> None:
+        """A packed stream's answers leave one by one, as an unpacked one's do: each is its message's only one."""
         metadata = dict(context.invocation_metadata())
         self.streams.append(metadata)
         context.add_done_callback(self._end)
-        async for raw in raws:
+        async for raw in self._each(raws, is_packed):
             if self.garbled:
                 await context.write(b"\xff")
                 continue
@@ -85,7 +88,13 @@ class FakeServer:
                     reply.infer_response.parameters["turnout_retry_after_ms"].int64_param = outcome.pushback_ms
             else:
                 reply = pb.ModelStreamInferResponse(infer_response=outcome)
-            await context.write(reply.SerializeToString())
+            text = reply.SerializeToString()
+            await context.write(packed.pack([text]) if is_packed else text)
+
+    async def _each(self, raws: AsyncIterator[bytes], is_packed: bool) -> AsyncIterator[bytes]:
+        async for raw in raws:
+            for each in packed.requests_in(raw) if is_packed else (raw,):
+                yield each
 
     def _end(self, _: Any) -> None:
         self.ended += 1
@@ -113,7 +122,7 @@ async def _abort(context: Any, refusal: Refusal) -> None:
 
 @asynccontextmanager
 async def fake_server(
-    *script: Refusal, port: int = 0, streams: bool = True, credentials: Any = None
+    *script: Refusal, port: int = 0, streams: bool = True, packs: bool = True, credentials: Any = None
 ) -> AsyncIterator[FakeServer]:
     fake = FakeServer(deque(script))
     fake.gate.set()
@@ -123,6 +132,9 @@ async def fake_server(
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(fake.stream)
     assert set(handlers) <= set(METHODS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    if streams and packs:
+        also = {"Infer": grpc.stream_stream_rpc_method_handler(partial(fake.stream, is_packed=True))}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(packed.SERVICE, also),))
     address = f"127.0.0.1:{port}"
     if credentials is None:
         fake.address = f"127.0.0.1:{server.add_insecure_port(address)}"
@@ -137,9 +149,13 @@ async def fake_server(
 
 
 class AnyClient:
-    """A client of either kind, for a test on an event loop."""
+    """A client of either kind, for a test on an event loop. `transport`: one of TRANSPORTS."""
 
     def __init__(self, kind: str, endpoint: str | Sequence[str], **settings: Any) -> None:
+        if "transport" in settings:
+            transport, streams = settings["transport"], settings.get("streams") or Streams()
+            settings["transport"] = "unary" if transport == "unary" else "stream"
+            settings["streams"] = replace(streams, packed=transport == "packed")
         self._threads = ThreadPoolExecutor(64) if kind == "sync" else None
         self.client: Any = (turnout_client.aio if kind == "aio" else turnout_client).Client(endpoint, **settings)
 

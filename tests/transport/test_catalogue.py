@@ -223,6 +223,7 @@ async def test_reflection_lists_the_public_services() -> None:
         "grpc.reflection.v1alpha.ServerReflection",
         "inference.GRPCInferenceService",
         "turnout.models.M",
+        "turnout.packed.v1.PackedService",
     ]
 
 

@@ -498,7 +498,8 @@ def test_answer_above_2_gib_is_refused_before_it_is_copied() -> None:
 def test_stream_error_carries_what_the_request_said_of_itself() -> None:
     request = message()
     request.id, request.model_version = "r-9", "4"
-    asked = codec.Asked.of(codec.Requests(LIMITS).read(request.SerializeToString()), 30)
+    received = codec.Requests(LIMITS).read(request.SerializeToString())
+    asked = codec.Asked.of(received.plan, received.request_id, 30)
     encoded = codec.encode_stream_error(asked, ServingError(Reason.NOT_FOUND, "no such model"), "NOT_FOUND")
     reply = service_pb2.ModelStreamInferResponse.FromString(encoded)
     assert reply.error_message == "no such model"

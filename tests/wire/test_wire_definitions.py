@@ -73,9 +73,13 @@ def test_random_messages_keep_their_bytes(ours: type[Message], theirs: type[Mess
 
 def test_published_set_holds_no_private_name() -> None:
     serialised = files("turnout_wire").joinpath("gen/inference.binpb").read_bytes()
-    assert b"turnout" not in serialised
+    assert b"turnout.wire" not in serialised and b"turnout_wire" not in serialised
     names = [file.name for file in FileDescriptorSet.FromString(serialised).file]
-    assert names == ["inference/model_config.proto", "inference/grpc_service.proto"]
+    assert names == [
+        "inference/model_config.proto",
+        "inference/grpc_service.proto",
+        "turnout/packed/v1/packed.proto",
+    ]
 
 
 def test_pool_takes_extra_files_in_any_order() -> None:
