@@ -16,6 +16,9 @@ import grpc.aio
 
 from turnout_bench.results import OK, WRONG_ANSWER
 from turnout_bench.samples import Sample
+from turnout_client import InferenceError, Streams
+from turnout_client.aio import Client
+from turnout_client.settings import Transport
 from turnout_wire.gen import grpc_service_pb2 as pb
 from turnout_wire.service import METHODS
 
@@ -175,8 +178,50 @@ class _Stream:
             future.set_result(STREAM_ERROR if message.error_message else answer)
 
 
+class ClientCaller:
+    """turnout_client as programs use it, over one connection: numpy in, numpy out.
+
+    Args:
+        transport: "unary": each request is a call; "stream": the stream pool.
+    """
+
+    def __init__(
+        self, address: str, samples: Sequence[Sample], transport: Transport, streams: Streams, check_every: int = 1
+    ) -> None:
+        self._address = address
+        self._transport: Transport = transport
+        self._streams = streams
+        self._samples = samples
+        self._asked = [sample.asked() for sample in samples]
+        self._check_every = check_every
+
+    async def __aenter__(self) -> ClientCaller:
+        self._client = Client(self._address, transport=self._transport, streams=self._streams)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def call(self, number: int) -> str:
+        which = number % len(self._asked)
+        model, inputs = self._asked[which]
+        try:
+            answer = await self._client.infer(model, inputs)
+        except InferenceError as error:
+            return error.code
+        if self._check_every and number % self._check_every == 0 and not self._samples[which].close(answer.outputs):
+            return WRONG_ANSWER
+        return OK
+
+
+MODES = ("unary", "stream", "client calls", "client pool", "client pool, not packed")
+
+
 def caller(mode: str, address: str, samples: Sequence[Sample], check_every: int = 1) -> ModelCaller:
-    """`mode`: unary or stream."""
+    """`mode`: one of MODES."""
     if mode == "unary":
         return UnaryCaller(address, samples, check_every=check_every)
-    return StreamCaller(address, samples, check_every=check_every)
+    if mode == "stream":
+        return StreamCaller(address, samples, check_every=check_every)
+    transport: Transport = "unary" if mode == "client calls" else "stream"
+    return ClientCaller(address, samples, transport, Streams(packed=mode == "client pool"), check_every)

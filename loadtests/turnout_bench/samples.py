@@ -55,7 +55,18 @@ class Sample:
         if not self.expected:
             return True
         raws = dict(zip((output.name for output in answer.outputs), answer.raw_output_contents, strict=False))
-        return all(name in raws and _close(raws[name], array) for name, array in self.expected.items())
+        return all(name in raws and _close_raw(raws[name], array) for name, array in self.expected.items())
+
+    def close(self, outputs: Mapping[str, Array]) -> bool:
+        """The same for outputs as a client gives them."""
+        return all(name in outputs and _close(outputs[name], array) for name, array in self.expected.items())
+
+    def asked(self) -> tuple[str, dict[str, Array]]:
+        """The model and the inputs, as a client takes them."""
+        message = pb.ModelInferRequest.FromString(self.frame)
+        pairs = zip(message.inputs, message.raw_input_contents, strict=True)
+        inputs = {given.name: from_raw(raw, DataType(given.datatype), tuple(given.shape)) for given, raw in pairs}
+        return message.model_name, inputs
 
 
 def sample(model: str, inputs: Mapping[str, Array], expected: Mapping[str, Array] | None = None) -> Sample:
@@ -134,11 +145,16 @@ def _random(rng: np.random.Generator, dtype: np.dtype[Any], shape: Sequence[int]
     return np.asarray(rng.random(shape, dtype=np.float32).astype(dtype))
 
 
-def _close(raw: bytes, expected: Array) -> bool:
+def _close_raw(raw: bytes, expected: Array) -> bool:
     datatype = DataType.from_numpy(expected.dtype)
     try:
-        got = from_raw(raw, datatype, expected.shape)
+        return _close(from_raw(raw, datatype, expected.shape), expected)
     except ValueError:
+        return False
+
+
+def _close(got: Array, expected: Array) -> bool:
+    if got.shape != expected.shape:
         return False
     if expected.dtype.kind != "f":
         return bool((got == expected).all())
