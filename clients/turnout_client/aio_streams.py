@@ -208,7 +208,7 @@ class _Stream:
         error = InferenceError("UNAVAILABLE", "the server ended the stream")
         try:
             async for raw in self._call:
-                for each in packed.responses_in(raw) if self._packed else (raw,):
+                for each in packed.unpack(raw) if self._packed else (raw,):
                     self._deliver(pb.ModelStreamInferResponse.FromString(each))
         except grpc.RpcError as ended:
             error = inference_error(ended)

@@ -93,7 +93,7 @@ class FakeServer:
 
     async def _each(self, raws: AsyncIterator[bytes], is_packed: bool) -> AsyncIterator[bytes]:
         async for raw in raws:
-            for each in packed.requests_in(raw) if is_packed else (raw,):
+            for each in packed.unpack(raw) if is_packed else (raw,):
                 yield each
 
     def _end(self, _: Any) -> None:

@@ -26,41 +26,49 @@ def test_what_is_packed_is_the_message_and_comes_out_again(requests: list[oip.Mo
     raws = [request.SerializeToString() for request in requests]
     whole = pb.InferRequests(requests=requests).SerializeToString()
     assert packed.pack(raws) == whole
-    assert packed.requests_in(whole) == raws
+    assert packed.unpack(whole) == raws
 
 
-def test_answers_too() -> None:
-    responses = [oip.ModelStreamInferResponse(error_message=text) for text in ("", "a", "b" * 300)]
-    whole = pb.InferResponses(responses=responses).SerializeToString()
-    assert packed.responses_in(whole) == [response.SerializeToString() for response in responses]
-    unknown = b"\x10\x07"  # field 2: what a later version may say
-    assert packed.responses_in(unknown + whole) == packed.responses_in(whole)
+# Fields that a later version may have: a varint, 8 bytes, 4 bytes, text, and a number of two bytes.
+LATER = st.sampled_from([b"\x10\x07", b"\x19" + bytes(8), b"\x25" + bytes(4), b"\x2a\x03abc", b"\x82\x01\x01z"])
+
+
+@given(REQUESTS, st.lists(LATER, max_size=3))
+def test_fields_that_are_not_known_are_skipped(requests: list[oip.ModelInferRequest], later: list[bytes]) -> None:
+    responses = [oip.ModelStreamInferResponse(error_message=each.model_name) for each in requests]
+    parts = [packed.pack([each.SerializeToString()]) for each in responses]
+    whole = b"".join((*later, *parts, *later))
+    assert list(pb.InferResponses.FromString(whole).responses) == responses
+    assert packed.unpack(whole) == [each.SerializeToString() for each in responses]
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_what_the_generated_parser_says(data: bytes) -> None:
-    """But for what is inside of a request: whoever decodes that finds it."""
+def test_what_is_found_in_any_bytes_is_what_the_generated_parser_finds(data: bytes) -> None:
+    """What is inside of a request is for whoever decodes that."""
     try:
-        expected = pb.InferRequests.FromString(data)
+        found = [oip.ModelInferRequest.FromString(each) for each in packed.unpack(data)]
     except DecodeError:
-        try:
-            found = packed.requests_in(data)
-        except DecodeError:
-            return
-        with pytest.raises(DecodeError):
-            for each in found:
-                oip.ModelInferRequest.FromString(each)
         return
-    found = packed.requests_in(data)
-    assert [oip.ModelInferRequest.FromString(each) for each in found] == list(expected.requests)
+    assert found == list(pb.InferRequests.FromString(data).requests)
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x0a", b"\x0a\x05abc", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x07"]
+    "data",
+    [
+        *(b"\x0a", b"\x0a\x05abc", b"\x10", b"\x19abc", b"\x0a" + b"\xff" * 10 + b"\x01", b"\xff" * 11),
+        *(b"\x07", b"\x0b", b"\x02\x00"),  # no such kind, a group, field 0
+    ],
 )
-def test_what_is_cut_off_is_no_message(data: bytes) -> None:
+def test_what_is_no_message(data: bytes) -> None:
     with pytest.raises(DecodeError):
-        packed.requests_in(data)
+        packed.unpack(data)
+
+
+def test_more_messages_than_anybody_reads_at_once() -> None:
+    assert len(packed.unpack(packed.pack([b""] * packed.MESSAGES_MAX))) == packed.MESSAGES_MAX
+    for many in (packed.pack([b""] * (packed.MESSAGES_MAX + 1)), b"\x10\x07" * (1 << 20)):
+        with pytest.raises(DecodeError, match="more than 1024 messages in one: send fewer together"):
+            packed.unpack(many)
 
 
 def test_a_message_of_a_client_is_bounded() -> None:

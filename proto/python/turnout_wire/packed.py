@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from typing import Final
 
-from turnout_wire.gen import packed_pb2 as pb
+from google.protobuf.message import DecodeError
+
 from turnout_wire.varint import to_varint
 
 SERVICE: Final = "turnout.packed.v1.PackedService"
 PATH: Final = f"/{SERVICE}/Infer"
-
-_TAG = 1 << 3 | 2  # field 1 of both messages, length-delimited
-_TAG_BYTES = bytes((_TAG,))
-_SEVEN_BITS = 0x7F
-
-
-# What clients put into one message at most; what servers do is their own.
+MESSAGES_MAX: Final = 1024  # in one; each costs whoever reads it
+# What clients put into one at most.
 REQUESTS_MAX: Final = 64
 BYTES_MAX: Final = 1 << 18
 
+_TAG = 1 << 3 | 2  # field 1 of InferRequests and of InferResponses, length-delimited
+_TAG_BYTES = bytes((_TAG,))
+_SEVEN_BITS = 0x7F
+_VARINT_BITS_MAX = 70
+_NUMBER_MAX = (1 << 29) - 1  # of a field
+_VARINT, _FIXED_64, _DELIMITED, _FIXED_32 = 0, 1, 2, 5  # wire types
+
 
 def fits(packed: bool, messages: Sized, size: int, further: bytes) -> bool:
-    """Whether a further request goes into the same message as others of `size` bytes together."""
+    """Whether a client's further request goes into the same message as others of `size` bytes together."""
     return packed and len(messages) < REQUESTS_MAX and size + len(further) <= BYTES_MAX
 
 
@@ -34,49 +37,51 @@ def pack(messages: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def requests_in(data: bytes) -> list[bytes]:
-    """The serialised requests in an InferRequests, in order.
+def unpack(data: bytes) -> list[bytes]:
+    """The serialised messages in an InferRequests or InferResponses, in order. Fields that are not known are skipped.
 
     Raises:
-        DecodeError: it is none.
+        DecodeError: it is neither, or has more than MESSAGES_MAX messages, with those fields.
     """
-    try:
-        return _walk(data)
-    except (_Unusual, IndexError):
-        return [each.SerializeToString() for each in pb.InferRequests.FromString(data).requests]
-
-
-def responses_in(data: bytes) -> list[bytes]:
-    """The serialised answers in an InferResponses, in order.
-
-    Raises:
-        DecodeError: it is none.
-    """
-    try:
-        return _walk(data)
-    except (_Unusual, IndexError):
-        return [each.SerializeToString() for each in pb.InferResponses.FromString(data).responses]
-
-
-class _Unusual(Exception):
-    """Unknown fields, or no message at all: the generated parser can tell."""
-
-
-def _walk(data: bytes) -> list[bytes]:
     messages: list[bytes] = []
-    at, end = 0, len(data)
-    while at < end:
-        if data[at] != _TAG:
-            raise _Unusual
-        size, shift, byte = 0, 0, 0x80
-        while byte > _SEVEN_BITS:
-            at += 1
-            byte = data[at]
-            size |= (byte & _SEVEN_BITS) << shift
-            shift += 7
-        at += 1
-        if at + size > end:
-            raise _Unusual
-        messages.append(data[at : at + size])
-        at += size
+    at, end, fields = 0, len(data), 0
+    try:
+        while at < end:
+            fields += 1
+            if fields > MESSAGES_MAX:
+                raise DecodeError(f"more than {MESSAGES_MAX} messages in one: send fewer together")
+            tag, at = _varint(data, at)
+            size, start = _extent(tag, data, at)
+            at = start + size
+            if tag == _TAG and at <= end:
+                messages.append(data[start:at])
+    except IndexError:
+        at = end + 1
+    if at > end:
+        raise DecodeError("a field goes beyond the end")
     return messages
+
+
+def _extent(tag: int, data: bytes, at: int) -> tuple[int, int]:
+    """The size of a field's value, and where it begins."""
+    kind = tag & 7
+    if 0 < tag >> 3 <= _NUMBER_MAX:
+        if kind == _DELIMITED:
+            return _varint(data, at)
+        if kind == _VARINT:
+            return 0, _varint(data, at)[1]
+        if kind in (_FIXED_64, _FIXED_32):
+            return 8 if kind == _FIXED_64 else 4, at
+    raise DecodeError("a field of a kind that is not known")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    value = 0
+    for shift in range(0, _VARINT_BITS_MAX, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & _SEVEN_BITS) << shift
+        if byte <= _SEVEN_BITS:
+            return value, at
+    raise DecodeError("a number of more than ten bytes")

@@ -22,7 +22,7 @@ from turnout.transport.codec import Asked
 from turnout.transport.dialects import Dialect
 from turnout.transport.exchanges import Exchange, Exchanges, Headers
 from turnout.transport.status import Context, StatusTable
-from turnout_wire.packed import pack, requests_in
+from turnout_wire.packed import MESSAGES_MAX, pack, unpack
 
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 # Of a packed stream. Requests that are taken at once, before the loop goes on to other calls:
@@ -151,7 +151,7 @@ class Conversation:
             if answers and size > _PACKED_BYTES_MAX:
                 break
             answers.append(answer)
-            if not self._packed:
+            if not self._packed or len(answers) == MESSAGES_MAX:
                 break
         return answers
 
@@ -222,9 +222,9 @@ class Conversation:
 
 def _unpacked(raw: bytes) -> list[bytes]:
     try:
-        return requests_in(raw)
-    except DecodeError:
-        raise ServingError(Reason.INVALID_REQUEST, "the message is no InferRequests: it does not parse") from None
+        return unpack(raw)
+    except DecodeError as error:
+        raise ServingError(Reason.INVALID_REQUEST, f"the message is no InferRequests: {error}") from None
 
 
 def _settle(waiting: asyncio.Future[None] | None) -> None:
