@@ -85,13 +85,18 @@ async def _nowhere(bench: Bench) -> Measured:
     """With the defaults: 1 % of requests traced, and exported each 5 s.
 
     The servers take turns in short slices, over connections that stay open, so that whatever the machine does meets all
-    of them. A request counts from when it left: what it waited for the generator is no server's.
+    of them. A request counts from when it left: what it waited for the generator is no server's. It does not count
+    where one of the two cores was not to be had meanwhile.
     """
     plan = bench.plan
     slice_s = min(_SLICE_S, plan.seconds)
     slices = max(round(plan.rounds * plan.seconds / slice_s / 2), 2)
     refusing = await bench.child("OTLP sink that refuses", lambda: [str(PROGRAMS / "sink.py"), "--refuse"], beside=True)
     dying = await bench.child("OTLP sink that dies", lambda: [str(PROGRAMS / "sink.py")], beside=True)
+    watchers = [
+        await bench.child("pauses of the servers", lambda: [str(PROGRAMS / "pauses.py")]),
+        await bench.child("pauses of the generator", lambda: [str(PROGRAMS / "pauses.py")], beside=True),
+    ]
     servers = {"off": await bench.turnout("telemetry off", "--no-ops")}
     with _port(listens=True) as hole, _port(listens=False) as nobody:
         collectors = {"black-holed": hole, "dead": nobody, "refusing": refusing.address, "dying": dying.address}
@@ -110,31 +115,36 @@ async def _nowhere(bench: Bench) -> Measured:
                 for name in _rotated(list(servers), number):
                     run = await loops.open_loop(callers[name], schedule, seconds=slice_s)
                     runs[name].append(run.refuse_failures(servers[name].name))
-    ratios = {name: _p99_ratio(runs[name], runs["off"]) for name in collectors}
+        pauses = [pause for watcher in watchers for pause in await asyncio.to_thread(watcher.ask)]
+    latency_ms = {name: [_latency_ms(run, pauses) for run in each] for name, each in runs.items()}
+    ratios = {name: _p99_ratio(latency_ms[name], latency_ms["off"]) for name in collectors}
     worst = max(ratios.values(), key=lambda ratio: ratio.value)
     absolute = {
         name: {
-            "p50_ms": float(np.percentile(np.concatenate([_latency_ms(run) for run in each]), 50)),
-            "p99_ms": float(np.percentile(np.concatenate([_latency_ms(run) for run in each]), 99)),
+            **{f"p{percent}_ms": float(np.percentile(np.concatenate(each), percent)) for percent in (50, 99)},
+            "left_out_share": 1 - sum(map(len, each)) / sum(run.ok for run in runs[name]),
             **(asdict(ratios[name]) if name in ratios else {}),
         }
-        for name, each in runs.items()
+        for name, each in latency_ms.items()
     }
-    return Measured(worst, absolute, raw(runs))
+    return Measured(worst, absolute, {"pauses": pauses, **raw(runs)})
 
 
-def _p99_ratio(over: Sequence[Run], under: Sequence[Run]) -> Estimate:
+def _p99_ratio(over: Sequence[NDArray[np.float64]], under: Sequence[NDArray[np.float64]]) -> Estimate:
     """Of all their requests; the interval by drawing whole slices."""
-    sides = [_latency_ms(run) for pair in zip(over, under, strict=True) for run in pair]
+    sides = [side for pair in zip(over, under, strict=True) for side in pair]
     counts = [len(values) for values in sides]
     inside = np.repeat(np.arange(len(sides)) % 2 == 0, counts)
     belongs = np.repeat(np.arange(len(sides)) // 2, counts)
     return percentile_ratio(np.concatenate(sides), inside, belongs)
 
 
-def _latency_ms(run: Run) -> NDArray[np.float64]:
+def _latency_ms(run: Run, pauses: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
     trace = traced(run)
-    latency_ms: NDArray[np.float64] = (trace.done_ns - trace.sent_ns) / 1e6
+    counts = np.ones(len(trace.sent_ns), np.bool_)
+    for begin_ns, end_ns in pauses:
+        counts &= (trace.done_ns < begin_ns) | (trace.sent_ns > end_ns)
+    latency_ms: NDArray[np.float64] = (trace.done_ns - trace.sent_ns)[counts] / 1e6
     return latency_ms
 
 
