@@ -65,15 +65,15 @@ class Alone(Exception):
 
 
 class NotPacked(Exception):
-    """The server has no packed streams: to be sent again at once, in one of the other kind. It has not been read."""
+    """A packed stream ended with an error that may be about packed streams: the server, or who is before it, has none,
+    allows none, or takes no message as large. To be sent again at once, in a stream of the protocol, whose error says
+    what it is about."""
 
 
 def stream_ended(error: InferenceError, packed: bool = False) -> InferenceError | Alone | NotPacked:
     """What a request is told whose stream has ended before its answer. Each request gets an exception of its own."""
-    if packed and error.code == "UNIMPLEMENTED":
-        return NotPacked()
     if error.code in ("UNAVAILABLE", "CANCELLED"):  # by a server that stops
         return InferenceError("UNAVAILABLE", error.message, error.reason, error.retry_after_s)
     if error.retryable:
         return InferenceError(error.code, error.message, error.reason, error.retry_after_s)
-    return Alone(replace(error))
+    return NotPacked() if packed else Alone(replace(error))

@@ -136,8 +136,8 @@ async def test_a_stream_that_ends_costs_no_call(kind: str, code: grpc.StatusCode
         answers = await asyncio.gather(*asking)
         assert [answer["x"].tolist() for answer in answers] == [IMAGE["x"].tolist()] * 3
         again = server.received[1:]
-        # What may be about another request goes alone.
-        assert all(received.streamed == (code is not Code.OK) for received in again)
+        # What may be about another request goes alone; what may be about packed streams, in one of the protocol.
+        assert all(received.streamed == (code is not Code.OK or transport == "packed") for received in again)
         assert len(again) == 3
 
 
@@ -159,12 +159,24 @@ async def test_streams_to_a_server_that_packs_none_are_of_the_protocol(kind: str
 
 
 @both
+@pytest.mark.parametrize("code", [Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED, Code.INTERNAL])
+async def test_packed_streams_that_somebody_refuses_cost_no_request_and_no_budget(kind: str, code: Code) -> None:
+    retry = Retry(backoff_s=0.01, tokens_max=2, token_ratio=0.001)
+    async with fake_server() as server, client(kind, "packed", server.address, retry=retry) as calling:
+        server.packed_refusal = Refusal(code)
+        for _ in range(3):
+            await asyncio.gather(*(calling.infer("m", IMAGE) for _ in range(20)))
+        assert len(server.received) == 60 and all(received.streamed for received in server.received)
+
+
+@both
 @streamed
 async def test_a_server_that_gives_no_ids_is_called(kind: str, transport: str) -> None:
     async with fake_server() as server, client(kind, transport, server.address) as calling:
         server.ids = False
         assert await calling.infer("m", IMAGE)
-        assert [received.streamed for received in server.received] == [True, False]
+        streamed = [received.streamed for received in server.received]
+        assert streamed == ([True, True, False] if transport == "packed" else [True, False])
 
 
 @both
@@ -174,7 +186,7 @@ async def test_a_stream_that_cannot_be_read_is_ended_and_its_requests_go_alone(k
         server.garbled = True
         assert await calling.infer("m", IMAGE)
         assert [received.streamed for received in server.received] == [False]
-        await eventually(lambda: server.ended == len(server.streams) == 1)
+        await eventually(lambda: server.ended == len(server.streams) == (2 if transport == "packed" else 1))
 
 
 @pytest.mark.parametrize("code", ["INTERNAL", "UNAVAILABLE"])
@@ -230,10 +242,14 @@ async def test_an_answer_to_what_was_not_asked_yet_stops_no_stream() -> None:
 async def test_a_stream_s_budget_bounds_what_goes_alone(kind: str, transport: str) -> None:
     retry = Retry(backoff_s=0.01, tokens_max=2, token_ratio=0.001)
     ends = Refusal(Code.INTERNAL, ends=True, text="broken")
-    async with fake_server(ends) as server, client(kind, transport, server.address, retry=retry) as calling:
+    streams = 2 if transport == "packed" else 1  # the first one may have ended because it is packed
+    async with (
+        fake_server(*[ends] * streams) as server,
+        client(kind, transport, server.address, retry=retry) as calling,
+    ):
         error = await calling.failure("m", IMAGE)
         assert (error.code, error.message) == ("INTERNAL", "broken")
-        assert len(server.received) == 1
+        assert len(server.received) == len(script)
 
 
 async def until(condition: Any) -> None:

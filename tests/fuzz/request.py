@@ -90,7 +90,8 @@ def run(data: bytes) -> None:
 
 def _refused(refusal: ServingError, message: pb.ModelInferRequest, data: bytes) -> None:
     oracle.refused(refusal, data)
-    asked = codec.Asked.of(codec.Requests(LIMITS).read(data), LIMITS.id_characters_max)
+    received = codec.Requests(LIMITS).read(data)
+    asked = codec.Asked.of(received.plan, received.request_id, LIMITS.id_characters_max)
     answer = pb.ModelStreamInferResponse.FromString(codec.encode_stream_error(asked, refusal, "CODE"))
     oracle.require(bool(answer.error_message), "a stream's error without a text")
     oracle.require(

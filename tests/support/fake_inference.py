@@ -60,6 +60,7 @@ class FakeServer:
     ids: bool = True
     garbled: bool = False  # what it says in streams is no message
     ended: int = 0  # streams
+    packed_refusal: Refusal | None = None  # what somebody before it says to packed streams
 
     async def infer(self, raw: bytes, context: Any) -> bytes:
         metadata = dict(context.invocation_metadata())
@@ -73,6 +74,8 @@ class FakeServer:
         metadata = dict(context.invocation_metadata())
         self.streams.append(metadata)
         context.add_done_callback(self._end)
+        if is_packed and self.packed_refusal is not None:
+            await _abort(context, self.packed_refusal)
         async for raw in self._each(raws, is_packed):
             if self.garbled:
                 await context.write(b"\xff")

@@ -128,6 +128,33 @@ async def test_triton_grpc_error_ends_a_packed_stream_at_the_first_failure() -> 
         assert ids(answers) == ["a"]
 
 
+async def test_others_have_their_turn_within_a_large_message() -> None:
+    turns: list[int] = []
+    turn = 0
+    async with edge(limits=SlotLimits(1 << 20, 1 << 30)) as server:
+        exchanges = server.inference._exchanges
+        decode = exchanges.decode
+
+        def noted(*arguments: Any) -> Any:
+            turns.append(turn)
+            return decode(*arguments)
+
+        exchanges.decode = noted  # type: ignore[method-assign]
+        small = [infer_request(n, request_id=str(n)) for n in range(40)]
+        large = [infer_request(n, request_id="x" * 70_000) for n in range(4)]  # refused, once it has been read
+        call = stream(server.channel)
+        for asked in (small, large):
+            turns.clear()
+            await call.write(several(*asked))
+            while len(turns) < len(asked):
+                turn += 1
+                await asyncio.sleep(0)
+            per_turn = [turns.count(each) for each in set(turns)]
+            assert max(per_turn) <= (16 if asked is small else 1)
+        await call.done_writing()
+        assert len(await replies(call)) == 44
+
+
 async def test_a_client_that_leaves_takes_all_of_a_message_along() -> None:
     gate = Gate()
     async with edge({"m": Served(SyntheticModel(signature(), wait=gate), config="max_batch_size: 1")}) as server:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -364,3 +367,50 @@ async def test_a_stream_that_comes_after_the_stop_is_refused() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call.read()
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_fault_in_telling_a_fault_ends_the_stream_and_holds_nobody_up() -> None:
+    def fails(*_: object) -> bytes:
+        raise RuntimeError("/secret")
+
+    async with edge() as server:
+        server.inference._protocol.encode_stream_error = fails  # type: ignore[method-assign, assignment]
+        call = server.stub.ModelStreamInfer()
+        await call.write(infer_request(1))
+        await call.write(infer_request(model="nobody"))
+        await call.write(infer_request(3))
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            async with asyncio.timeout(10):
+                _ = [reply async for reply in call]
+        assert ended.value.code() is grpc.StatusCode.INTERNAL and "secret" not in str(ended.value.details())
+        await eventually(lambda: server.inference.calls == 0)
+
+
+async def test_what_a_client_that_left_has_asked_is_not_held_until_it_is_collected() -> None:
+    gate, model = gated()
+    inputs: list[weakref.ref[Any]] = []
+    async with edge({"m": Served(model, config="max_batch_size: 1")}) as server:
+        exchanges = server.inference._exchanges
+        decode = exchanges.decode
+
+        def noted(*arguments: Any) -> Any:
+            request = decode(*arguments)
+            inputs.append(weakref.ref(request.inputs["x"]))
+            return request
+
+        exchanges.decode = noted  # type: ignore[method-assign]
+        gate.shut()
+        gc.disable()
+        try:
+            call = server.stub.ModelStreamInfer()
+            for number in range(6):
+                await call.write(infer_request(number))
+            await gate.reached()
+            await eventually(lambda: server.queued_rows() == 5)
+            call.cancel()
+            await eventually(lambda: server.queued_rows() == 0)
+            await eventually(lambda: sum(each() is not None for each in inputs) <= 1)  # the one that runs
+        finally:
+            gc.enable()
+            gate.open()

@@ -71,7 +71,7 @@ class InferenceHandlers:
         return self._calls.answer_bytes
 
     def close(self) -> None:
-        """Refuse new requests as UNAVAILABLE, and read no further one from any stream. What was read is answered."""
+        """Refuse new requests as UNAVAILABLE, and take no further one from any stream. Those taken are answered."""
         self._closed = True
         self._closed_ns = self._clock_ns()
         for reader in self._readers:

@@ -25,8 +25,9 @@ from turnout.transport.status import Context, StatusTable
 from turnout_wire.packed import MESSAGES_MAX, pack, unpack
 
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
-# Of a packed stream. Requests that are taken at once, before the loop goes on to other calls:
+# Of a packed stream. What is taken at once, before the loop goes on to other calls:
 _TURN_REQUESTS_MAX = 16
+_TURN_BYTES_MAX = 1 << 16
 # Answers that leave in one message; a single one may be larger.
 _PACKED_BYTES_MAX = 1 << 18
 
@@ -95,11 +96,14 @@ class Conversation:
                 if len(self._line) >= self._inflight_max:
                     await self._until_one_leaves()
                 continue
-            for number, each in enumerate(_unpacked(raw), 1):
+            count = size = 0
+            for each in _unpacked(raw):
                 self._ask(each)
+                count, size = count + 1, size + len(each)
                 if len(self._line) >= self._inflight_max:
                     await self._until_one_leaves()
-                elif number % _TURN_REQUESTS_MAX == 0:
+                elif count == _TURN_REQUESTS_MAX or size > _TURN_BYTES_MAX:
+                    count = size = 0
                     await asyncio.sleep(0)
 
     async def _until_one_leaves(self) -> None:
@@ -181,29 +185,35 @@ class Conversation:
             return
         try:
             answer = self._dialect.encode(request, outcome, identity=self._identity, streamed=True)
+            self._exchanges.ended(place, outcome)
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(place, error)
             return
-        self._exchanges.ended(place, outcome)
         self._give(place, answer)
 
     def _fail(self, place: _Place, error: Exception) -> None:
+        try:
+            answer = self._failed(place, error)
+        except Exception:  # noqa: BLE001 - a fault in telling faults: those behind this request must not wait for ever
+            answer = ServingError(Reason.EXECUTION_FAILED, "internal error: the stream ends here, open another one")
+        self._give(place, answer)
+
+    def _failed(self, place: _Place, error: Exception) -> bytes | ServingError:
         refusal = self._exchanges.failed(place, error)
         # Its traceback would hold the frames that it passed through, and the request in them.
         refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
         if self._ends_on_error:
-            self._give(place, refusal)
-            return
+            return refusal
         asked = Asked.of(place.plan, place.request_id, self._id_characters_max) if place.plan is not None else Asked()
         code = self._table[refusal.reason].name
-        self._give(place, self._dialect.encode_stream_error(asked, refusal, code))
+        return self._dialect.encode_stream_error(asked, refusal, code)
 
     def _give(self, place: _Place, answer: bytes | ServingError) -> None:
         place.answer = answer
         place.ticket = place.request = None  # what they hold waits for no client
         if isinstance(answer, bytes):
             self._call.hold(len(answer))
-        if place is self._line[0]:
+        if self._line and place is self._line[0]:
             _settle(self._turn)
 
     def _leave(self) -> None:
@@ -214,6 +224,7 @@ class Conversation:
             if place.ticket is not None:
                 place.ticket.cancel()
                 self._exchanges.ended(place, None)
+                place.ticket = place.request = None  # it holds this place: their tensors would wait to be collected
         self._line.clear()
 
     def _wake(self, _: object) -> None:
