@@ -242,11 +242,8 @@ async def test_an_answer_to_what_was_not_asked_yet_stops_no_stream() -> None:
 async def test_a_stream_s_budget_bounds_what_goes_alone(kind: str, transport: str) -> None:
     retry = Retry(backoff_s=0.01, tokens_max=2, token_ratio=0.001)
     ends = Refusal(Code.INTERNAL, ends=True, text="broken")
-    streams = 2 if transport == "packed" else 1  # the first one may have ended because it is packed
-    async with (
-        fake_server(*[ends] * streams) as server,
-        client(kind, transport, server.address, retry=retry) as calling,
-    ):
+    script = [ends] * (2 if transport == "packed" else 1)  # the first one may have ended because it is packed
+    async with fake_server(*script) as server, client(kind, transport, server.address, retry=retry) as calling:
         error = await calling.failure("m", IMAGE)
         assert (error.code, error.message) == ("INTERNAL", "broken")
         assert len(server.received) == len(script)
