@@ -15,7 +15,7 @@ from turnout.runtime.ports import ClockNs, Observer, Tracer
 from turnout.transport import codec
 from turnout.transport.plan import Plan
 from turnout.transport.status import Context, StatusTable, as_refusal
-from turnout.transport.tracing import Metadata, Traces
+from turnout.transport.tracing import TRACE_PARENT, Metadata, Traces
 
 SLOT_PIN = "turnout-slot"  # request metadata
 VARIANT_PIN = "turnout-variant"  # request metadata
@@ -24,13 +24,18 @@ _NO_SLOT = frozenset({Reason.NOT_FOUND, Reason.NOT_READY})  # of the dispatcher'
 
 
 class Headers:
-    """The metadata of a call, read once: all requests of a stream have the same."""
+    """The metadata of a call, read once: all requests of a stream have the same.
 
-    __slots__ = ("_first", "metadata", "slot", "variant")
+    Attributes:
+        traced: its caller has a trace.
+    """
+
+    __slots__ = ("_first", "metadata", "slot", "traced", "variant")
 
     def __init__(self, context: Context) -> None:
         self.metadata: Metadata = tuple(context.invocation_metadata() or ())
         self._first = first = dict(reversed(self.metadata))  # of a name that comes twice, the first value counts
+        self.traced = TRACE_PARENT in first
         self.slot = self.value(SLOT_PIN) if SLOT_PIN in first else None
         self.variant = self.value(VARIANT_PIN) if VARIANT_PIN in first else None
 
@@ -82,7 +87,8 @@ class Exchanges:
         """Its time starts, and its span if it is traced."""
         exchange.started_ns = self._clock_ns()
         if self._tracer.on:
-            exchange.trace = self._traces.begin(exchange.headers.metadata)
+            headers = exchange.headers
+            exchange.trace = self._traces.begin(headers.metadata) if headers.traced else self._tracer.begin(None, "")
 
     def deadline_ns(self, context: Context) -> int | None:
         """Until when the client waits, monotonic; None: for ever."""

@@ -15,6 +15,7 @@ from turnout.runtime.tracing import EndedRequest
 from turnout.transport.calls import EARLY_NS
 from turnout.transport.status import StatusTable
 
+TRACE_PARENT = "traceparent"  # request metadata
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
@@ -27,8 +28,8 @@ class Traces:
         self._table = table
 
     def begin(self, metadata: Metadata) -> TraceContext | None:
-        """A request comes: its span, if it is traced."""
-        return self._tracer.begin(*_headers(metadata)) if self._tracer.on else None
+        """A request comes: its span, if it is traced. For a tracer that is on."""
+        return self._tracer.begin(*_headers(metadata))
 
     def ended(
         self,
@@ -73,7 +74,7 @@ def _headers(metadata: Metadata) -> tuple[str | None, str]:
     parent: str | None = None
     states: list[str] | None = None
     for name, value in metadata:
-        if name == "traceparent":
+        if name == TRACE_PARENT:
             parent = "" if parent is not None or not isinstance(value, str) else value
         elif name == "tracestate" and isinstance(value, str):
             states = [*(states or ()), value]
