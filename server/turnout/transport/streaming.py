@@ -22,7 +22,7 @@ from turnout.transport.codec import Asked
 from turnout.transport.dialects import Dialect
 from turnout.transport.exchanges import Exchange, Exchanges, Headers
 from turnout.transport.status import Context, StatusTable
-from turnout_wire.packed import MESSAGES_MAX, pack, unpack
+from turnout_wire.packed import MESSAGES_MAX, PATH, pack, unpack
 
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
 # Of a packed stream. What is taken at once, before the loop goes on to other calls:
@@ -78,6 +78,7 @@ class Conversation:
         self._call = call
         self._table = table
         self._packed = packed
+        self._method = PATH[1:] if packed else dialect.stream
         self._identity = identity
         self._inflight_max = inflight_max
         self._id_characters_max = id_characters_max
@@ -160,7 +161,7 @@ class Conversation:
         return answers
 
     def _ask(self, raw: bytes) -> None:
-        place = _Place(self._dialect.stream, self._headers)
+        place = _Place(self._method, self._headers)
         self._exchanges.begin(place)
         self._line.append(place)
         try:
