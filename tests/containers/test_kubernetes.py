@@ -299,8 +299,8 @@ def test_the_route_names_the_services_of_the_inference_port() -> None:
     whole = yaml.safe_load(re.sub(r"^( +)# (- method:|    service:)", r"\1\2", text, flags=re.MULTILINE))
     routed = [match["method"]["service"] for match in whole["spec"]["rules"][0]["matches"]]
     predict = model_service("digits", (), ()).predict_path
-    assert [f"/{service}/Predict" for service in routed[2:]] == [predict]
-    assert routed[:2] == ["inference.GRPCInferenceService", "grpc.health.v1.Health"]
+    assert [f"/{service}/Predict" for service in routed[3:]] == [predict]
+    assert routed[:3] == ["inference.GRPCInferenceService", "turnout.packed.v1.PackedService", "grpc.health.v1.Health"]
 
 
 def test_nobody_connects_to_the_admin_port_unless_the_component_says_who() -> None:
