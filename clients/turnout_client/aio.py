@@ -95,6 +95,7 @@ class Client:
         else:
             self._channel = grpc.aio.secure_channel(target.name, credentials_of(tls), options=arguments)
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the first call
         self._stub = GRPCInferenceServiceAioStub(self._channel)
         self._infer: Any = self._channel.unary_unary(
             METHODS["ModelInfer"].path, response_deserializer=pb.ModelInferResponse.FromString
@@ -169,8 +170,8 @@ class Client:
             metadata=metadata,
         )
         trace = self._headers.trace()
+        loop = self._own_loop()
         if self._pool is not None and not goes_alone(request, trace, self._settings.streams):
-            loop = asyncio.get_running_loop()
             deadline = loop.time() + timeout_s
             message = await self._pool.ask(request, deadline)
             if message is not None:
@@ -246,12 +247,23 @@ class Client:
         request = pb.RepositoryIndexRequest(ready=ready)
         return index_of(await self._ask(self._stub.RepositoryIndex, request, timeout_s))
 
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """Raises RuntimeError on another loop than that of the calls before: gRPC would wait there for ever, or fail
+        without saying why."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError("this client belongs to another event loop: make one in each loop that uses it")
+        return loop
+
     async def _ask(self, call: Any, request: object, timeout_s: float | None) -> Any:
         return await self._call(call, request, timeout_of(timeout_s, self._settings.timeout_s), self._headers.common())
 
     async def _call(self, call: Any, request: object, timeout_s: float, metadata: Metadata) -> Any:
         if self._closed:
             raise client_closed()
+        self._own_loop()
         try:
             return await call(
                 request, timeout=timeout_s, metadata=metadata, wait_for_ready=self._settings.wait_for_ready

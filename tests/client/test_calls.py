@@ -322,3 +322,22 @@ async def test_beside_tritonclient_in_one_process(order: int) -> None:
             subprocess.run, [sys.executable, "-c", code, server.address], capture_output=True, text=True, timeout=60
         )
     assert done.returncode == 0, done.stderr
+
+
+@ways
+def test_a_client_of_another_loop_says_so(transport: str) -> None:
+    async def first() -> AnyClient:
+        async with fake_server() as server:
+            to = AnyClient("aio", server.address, transport=transport)
+            await to.infer("m", IMAGE)
+            await to.close()
+            to.client._closed = False
+            return to
+
+    async def second(to: AnyClient) -> None:
+        with pytest.raises(RuntimeError, match="belongs to another event loop: make one in each loop"):
+            await to.infer("m", IMAGE)
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            await to.is_server_ready()
+
+    asyncio.run(second(asyncio.run(first())))

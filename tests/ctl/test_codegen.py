@@ -17,7 +17,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 from support.command import turnoutctl
-from turnout_client.answers import Answer
+from turnout_client.answers import Answer, TensorMetadata
+from turnout_client.ctl import stubs
 from turnout_client.ctl.proto_text import proto_text
 from turnout_client.ctl.python_text import python_text
 from turnout_client.errors import InferenceError
@@ -188,3 +189,9 @@ def test_what_cannot_be_asked_ends_with_a_sentence() -> None:
     assert nobody.status in (2, 3)
     nobody = turnoutctl("--timeout", "2", "--json", "codegen", "digits", "--server", "127.0.0.1:1")
     assert (nobody.status, nobody.json["ok"], nobody.json["exit_status"]) == (3, False, 3)
+
+
+def test_a_datatype_that_is_none_of_the_protocol_s_is_an_error_with_its_name() -> None:
+    given = TensorMetadata("x", "FP8", (1,))
+    with pytest.raises(InferenceError, match="tensor 'x' has datatype 'FP8', which is none of the protocol's"):
+        stubs._tensor(given)

@@ -307,8 +307,10 @@ async def test_services_come_change_and_go_with_their_models() -> None:
         error = await refused(after.predict(after.Request(x=[1] * 4), metadata=(("turnout-slot", "v1"),)))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "m/1 in slot 'v1' gives no output 'z' of FP32 [-1, 4]" in error.details()
+        assert any(method == "turnout.models.M/Predict" for method, _ in server.counts.calls)
         del server.fleet._models["m"]
         server.services.refresh()
+        assert not any(method.startswith("turnout.models.M/") for method, _ in server.counts.calls)
         assert "turnout.models.M" not in await services(server.channel)
         error = await refused(after.predict(after.Request(x=[1] * 4)))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from turnout_client.answers import TensorMetadata
 from turnout_client.ctl.proto_text import proto_text
 from turnout_client.ctl.python_text import python_text
+from turnout_client.errors import InferenceError
 from turnout_client.sync import Client
 from turnout_wire.tensors import DataType
 from turnout_wire.typed import ModelService, Tensor, model_service
@@ -29,4 +30,12 @@ def asked(endpoint: str, model: str, version: str, timeout_s: float) -> tuple[Mo
 
 
 def _tensor(given: TensorMetadata, optional: bool = False) -> Tensor:
-    return Tensor(given.name, DataType(given.datatype), given.shape, optional)
+    try:
+        datatype = DataType(given.datatype)
+    except ValueError:
+        raise InferenceError(
+            "UNIMPLEMENTED",
+            f"tensor '{given.name}' has datatype '{given.datatype[:32]}', which is none of the protocol's: no field can "
+            "hold it",
+        ) from None
+    return Tensor(given.name, datatype, given.shape, optional)

@@ -46,6 +46,11 @@ class Counts:
             durations = self.calls[method, status] = Durations()
         durations.record(duration_ns)
 
+    def forget_calls(self, method: str) -> None:
+        """Of a method that is served no more: models come and go, and each may have methods of its own."""
+        for key in [key for key in self.calls if key[0] == method]:
+            del self.calls[key]
+
     def refuse(self, model: str, reason: str) -> None:
         self.refused[model, reason] = self.refused.get((model, reason), 0) + 1
 

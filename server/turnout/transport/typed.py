@@ -64,6 +64,10 @@ class ModelServices:
                 if service.predict_path not in self.handlers:  # two names of one hash: the first has it
                     self._served[name] = signature, service
                     self._serve(service)
+        for name, (_, service) in served.items():
+            if name not in self._served:
+                for path in (service.predict_path, service.stream_path):
+                    self._counts.forget_calls(path.removeprefix("/"))
         if self._served != served:
             self._reflection.serve_also([service for _, service in self._served.values()])
 
