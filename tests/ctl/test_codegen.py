@@ -193,5 +193,5 @@ def test_what_cannot_be_asked_ends_with_a_sentence() -> None:
 
 def test_a_datatype_that_is_none_of_the_protocol_s_is_an_error_with_its_name() -> None:
     given = TensorMetadata("x", "FP8", (1,))
-    with pytest.raises(InferenceError, match="tensor 'x' has datatype 'FP8', which is none of the protocol's"):
+    with pytest.raises(InferenceError, match="tensor 'x' has datatype 'FP8', which the protocol does not have"):
         stubs._tensor(given)
