@@ -35,7 +35,7 @@ def _tensor(given: TensorMetadata, optional: bool = False) -> Tensor:
     except ValueError:
         raise InferenceError(
             "UNIMPLEMENTED",
-            f"tensor '{given.name}' has datatype '{given.datatype[:32]}', which the protocol does not have: no field can "
-            "hold it",
+            f"tensor '{given.name}' has datatype '{given.datatype[:32]}', which the protocol does not have: no "
+            "field can hold it",
         ) from None
     return Tensor(given.name, datatype, given.shape, optional)
