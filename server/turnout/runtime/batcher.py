@@ -186,11 +186,11 @@ class Batcher:
     def _entry(self, job: Job, admission: Admission, now_ns: int, live: bool) -> Entry[Job]:
         """The request as it waits: on which level, and for how long at most."""
         request = job.request
-        level = self._policy.level(request.priority) if request.priority else self._policy.priority_default
+        level = self._policy.level(request.priority)
         queue = self._policy.queue_of(level)
         key = admission.shape_key if live else (_COPY, admission.shape_key)
         entry = Entry(job, admission.rows, admission.bytes, key, request.deadline_ns, now_ns, level)
-        if (queue.timeout_ns or request.timeout_ns) and (wait_ns := queue.wait_ns(request.timeout_ns)):
+        if wait_ns := queue.wait_ns(request.timeout_ns):
             if queue.delays:
                 entry.delay_ns = now_ns + wait_ns
             elif entry.deadline_ns is None or now_ns + wait_ns < entry.deadline_ns:
