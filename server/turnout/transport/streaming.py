@@ -25,11 +25,10 @@ from turnout.transport.status import Context, StatusTable
 from turnout_wire.packed import MESSAGES_MAX, PATH, pack, unpack
 
 _END_ON_ERROR = "triton_grpc_error"  # request metadata of a stream
-# Of a packed stream. What is taken at once, before the loop goes on to other calls:
+# What is taken of a message at once, before the loop goes on to other calls.
 _TURN_REQUESTS_MAX = 16
 _TURN_BYTES_MAX = 1 << 16
-# Answers that leave in one message; a single one may be larger.
-_PACKED_BYTES_MAX = 1 << 18
+_PACKED_BYTES_MAX = 1 << 18  # of answers that leave in one message; a single one may be larger
 
 
 class _Place(Exchange):
@@ -92,24 +91,16 @@ class Conversation:
 
     async def read(self, raws: AsyncIterator[bytes]) -> None:
         async for raw in raws:
-            if not self._packed:
-                self._ask(raw)
-                if len(self._line) >= self._inflight_max:
-                    await self._until_one_leaves()
-                continue
             count = size = 0
-            for each in _unpacked(raw):
+            for each in _unpacked(raw) if self._packed else (raw,):
                 self._ask(each)
                 count, size = count + 1, size + len(each)
                 if len(self._line) >= self._inflight_max:
-                    await self._until_one_leaves()
+                    self._room = self._loop.create_future()
+                    await self._room
                 elif count == _TURN_REQUESTS_MAX or size > _TURN_BYTES_MAX:
                     count = size = 0
                     await asyncio.sleep(0)
-
-    async def _until_one_leaves(self) -> None:
-        self._room = self._loop.create_future()
-        await self._room
 
     async def answer(self, reader: asyncio.Task[None]) -> None:
         """Write the answers, until `reader` has ended and each request has its own.
