@@ -175,30 +175,34 @@ class _Stream:
         self._reader.join(_JOIN_S_MAX)
 
     def _requests(self) -> Iterator[bytes]:
-        messages: list[bytes] = []
-        size = 0
         entry = self._outbox.get()
         while entry is not None:
-            request_id, message = entry
-            if messages and not packed.fits(self._packed, messages, size, message):
-                yield packed.pack(messages) if self._packed else messages[0]
-                messages, size = [], 0
-            with self._lock:
-                future = self.waiting.get(request_id)
-                if future is None or future.done():  # the stream has ended, or nobody waits any more
-                    self._take(request_id)
-                else:
+            messages: list[bytes] = []
+            size = 0
+            emptied = False
+            while entry is not None and (not messages or packed.fits(self._packed, messages, size, entry[1])):
+                request_id, message = entry
+                if self._is_wanted(request_id):
                     messages.append(message)
                     size += len(message)
-            try:
-                entry = self._outbox.get_nowait()
-            except Empty:
-                if messages:
-                    yield packed.pack(messages) if self._packed else messages[0]
-                    messages, size = [], 0
+                try:
+                    entry = self._outbox.get(block=not messages)
+                except Empty:
+                    emptied = True
+                    break
+            if messages:
+                yield packed.pack(messages) if self._packed else messages[0]
+            if emptied:
                 entry = self._outbox.get()
-        if messages:
-            yield packed.pack(messages) if self._packed else messages[0]
+
+    def _is_wanted(self, request_id: str) -> bool:
+        """False: the stream has ended, or nobody waits for the answer any more."""
+        with self._lock:
+            future = self.waiting.get(request_id)
+            if future is None or future.done():
+                self._take(request_id)
+                return False
+            return True
 
     def _read(self) -> None:
         error = InferenceError("UNAVAILABLE", "the server ended the stream")
