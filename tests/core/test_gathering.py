@@ -48,7 +48,7 @@ def test_those_who_are_expected_back_are_waited_for() -> None:
     gather.arrived(1, ended_ns + 100 * US)
     assert gather.missing(1) == 3
     release_ns = gather.release_ns(1, ended_ns + 100 * US, None)
-    assert release_ns == pytest.approx(ended_ns + 100 * US + 0.25 * COST[1], rel=1e-3), "a quarter of a run"
+    assert release_ns == pytest.approx(ended_ns + 100 * US + 3 * 100 * US, abs=US), "three times the usual pause"
     for _ in range(3):
         gather.arrived(1, ended_ns + 400 * US)
     assert gather.missing(4) == 0, "all are back"
@@ -111,6 +111,54 @@ def waiting_for(present: Callable[[int], int]) -> int:
 def test_clients_return_where_the_number_of_rows_in_the_server_hardly_varies() -> None:
     assert waiting_for(lambda number: 8 + number % 2) == 4
     assert waiting_for(lambda number: 4 + 8 * (number % 2)) == 0, "as in an open loop"
+
+
+def test_another_load_is_seen_soon() -> None:
+    """32 clients, then 4. What was seen of the many would spread the variance for long."""
+    gather = always(1.0, rows_max=32)
+    now_ns = closed_loop(gather, 0, 32, 100)
+    now_ns = closed_loop(gather, now_ns, 4, 30)
+    gather.started(0, 4, 0, now_ns)
+    gather.free(0, 0, now_ns + COST[4])
+    gather.arrived(1, now_ns + COST[4])
+    assert gather.missing(1) == 3
+
+
+@pytest.mark.parametrize(("every", "missing"), [(10, 31), (4, 0)])
+def test_a_few_runs_that_a_pause_of_the_machine_made_small_are_no_open_loop(every: int, missing: int) -> None:
+    gather = always(1.0, rows_max=64)
+    now_ns = 0
+    for number in range(300):
+        rows = 1 if number % every == 0 else 32
+        gather.started(0, rows, 0, now_ns)
+        now_ns += COST[8]
+        gather.free(0, 0, now_ns)
+        for _ in range(rows):
+            now_ns += 10 * US
+            gather.arrived(1, now_ns)
+    gather.started(0, 32, 0, now_ns)
+    gather.free(0, 0, now_ns + COST[8])
+    gather.arrived(1, now_ns + COST[8])
+    assert gather.missing(1) == missing
+
+
+def test_a_hold_outlasts_the_usual_pause_between_two_bunches() -> None:
+    """Those who return come eight at a time, 1.5 ms apart: in the mean they are 0.2 ms apart."""
+    gather = always(1.0, rows_max=32)
+    now_ns = 0
+    for _ in range(100):
+        gather.started(0, 32, 0, now_ns)
+        now_ns += 20_000 * US
+        gather.free(0, 0, now_ns)
+        for _ in range(4):
+            now_ns += 1500 * US
+            for _ in range(8):
+                gather.arrived(1, now_ns)
+    gather.started(0, 32, 0, now_ns)
+    ended_ns = now_ns + 20_000 * US
+    gather.free(0, 0, ended_ns)
+    gather.arrived(8, ended_ns + 1500 * US)
+    assert gather.release_ns(8, ended_ns + 1500 * US, None) > ended_ns + 3000 * US
 
 
 def test_who_comes_after_the_time_of_a_run_did_not_return() -> None:
@@ -199,6 +247,31 @@ def test_trials_become_rare_while_nothing_changes() -> None:
         run_trials(trials, 1, {0.0: 1000, 0.25: 1200, 1.0: 1200})
         tried += trials.kappa != 0
     assert tried < 0.02 * 50_000
+
+
+def test_trials_become_rare_where_two_holds_take_turns_in_being_the_best() -> None:
+    """Chance decides between them; that one pays is certain."""
+    trials = Trials(KAPPAS)
+    cycle_ns = {0.0: 1500, 0.25: 1000, 1.0: 1100}
+    now_ns = eager = 0
+    for _ in range(100):
+        best = trials.kappa
+        for _ in range(200):
+            now_ns = run_trials(trials, 1, cycle_ns, now_ns=now_ns)
+            eager += trials.kappa == 0
+        if best == trials.kappa:
+            cycle_ns[0.25], cycle_ns[1.0] = cycle_ns[1.0], cycle_ns[0.25]
+    assert 0 < eager < 0.02 * 20_000
+
+
+def test_a_pause_of_the_machine_decides_no_trial() -> None:
+    """A block of ten runs that take 1000 each is 12,000 longer."""
+    trials = Trials(KAPPAS)
+    cycle_ns = {0.0: 1300, 0.25: 1300, 1.0: 1000}
+    now_ns = run_trials(trials, 20, cycle_ns)  # the trial has begun, with the longest hold
+    assert trials.kappa == 1.0
+    run_trials(trials, 110, cycle_ns, now_ns=now_ns + 12_000)
+    assert trials.kappa == 1.0
 
 
 def test_without_clients_that_return_there_is_no_trial() -> None:

@@ -7,21 +7,27 @@ costs, for a bounded part of a run's time, and only as long as it pays, which is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from turnout.core.profile import CostProfile
 
 KAPPAS = (0.0, 0.25, 1.0)  # the longest hold, as a share of the run that is held back; 0: eager
 
 _ALPHA = 0.1  # of the averages over batches
-_ALPHA_SPREAD = 0.02  # of the mean and variance of rows in the server, once there are as many runs
+_RUNS_MAX = 96  # the last ones: what is said of them is soon said of another load
 _RUNS_MIN = 20  # before anything is said about them
+_RUNS_NEW = 8  # the latest: where their mean is so many times that of the others, or a part of it, the load is another
+_SHIFT = 2
 _RETURN_MIN = 0.5  # share of a batch's rows that must come back within the time of a run
 # Rows in the server when a run ends, variance over mean: closed loops keep it near 0, as everybody is always there;
-# independent arrivals have 0.5 and more, where so many come that `_RETURN_MIN` is met.
+# independent arrivals have 0.5 and more, where so many come that `_RETURN_MIN` is met. A machine that stands still for
+# a moment keeps requests from coming in: runs with less than a quarter of the usual rows are left out, if they are few.
 _SPREAD_MAX = 0.4
-_QUIET_GAPS = 10  # between returning rows, without a further one: the last of 16 that come within 0.3 ms are late
+_FEW = 0.2
+_QUIET_LULLS = 3  # the usual longest gap between returning rows: requests come in bunches
 _QUIET_NS_MIN = 50_000  # timed waits of a thread are not finer
 _GUARD_NS = 500_000  # between the end of a hold and the earliest deadline, beside the run itself
 
@@ -64,9 +70,10 @@ class Gather:
         self._arrived_ns = 0  # the latest of all
         self._returning = 0.0
         self._gap_ns = 0.0  # between rows within the window
-        self._ends = 0
-        self._present = 0.0  # rows in the server when a run ends: mean and variance
-        self._present_variance = 0.0
+        self._longest_ns = 0  # of these gaps, since the run that ended last
+        self._lull_ns = 0.0  # the mean of those
+        self._present: deque[int] = deque(maxlen=_RUNS_MAX)  # rows in the server when a run ends
+        self._regular = False  # they are nearly always the same
 
     @property
     def kappa(self) -> float:
@@ -80,8 +87,10 @@ class Gather:
         self._arrived_ns = now_ns
         self._back += rows
         if now_ns <= self._window_ns:
-            gap_ns = (now_ns - max(self._last_ns, self._ended_ns)) / rows
-            self._gap_ns += _ALPHA * (gap_ns - self._gap_ns)
+            gap_ns = now_ns - max(self._last_ns, self._ended_ns)
+            self._gap_ns += _ALPHA * (gap_ns / rows - self._gap_ns)
+            if self._counted:  # the first one's is the time that clients and front end take
+                self._longest_ns = max(self._longest_ns, gap_ns)
             self._counted += rows
             self._last_ns = now_ns
 
@@ -103,10 +112,11 @@ class Gather:
             return
         if self._rows:
             self._returning += _ALPHA * (min(self._counted / self._rows, 1.0) - self._returning)
+            self._lull_ns += _ALPHA * (self._longest_ns - self._lull_ns)
         self._see(present)
         self._trials.count(run.rows, run.waited_ns + run.rows * run_ns, now_ns, self._is_closed())
         self._rows, self._ended_ns = run.rows, now_ns
-        self._back = self._counted = 0
+        self._back = self._counted = self._longest_ns = 0
         self._window_ns = now_ns + int(self.profile.mean_ns(run.run_rows))
 
     def missing(self, rows: int) -> int:
@@ -131,7 +141,7 @@ class Gather:
             deadline_ns: the earliest deadline among them.
         """
         # Measured from the last arrival alone, the hold would already be over when a run ends.
-        quiet_ns = max(self._ended_ns, self._arrived_ns) + max(int(_QUIET_GAPS * self._gap_ns), _QUIET_NS_MIN)
+        quiet_ns = max(self._ended_ns, self._arrived_ns) + max(int(_QUIET_LULLS * self._lull_ns), _QUIET_NS_MIN)
         patience_ns = max(oldest_ns, self._ended_ns) + int(self._trials.kappa * self.profile.mean_ns(rows))
         release_ns = min(quiet_ns, patience_ns)
         return release_ns if deadline_ns is None else min(release_ns, deadline_ns - self.notice_ns(rows))
@@ -152,23 +162,32 @@ class Gather:
         return int(min(ends_ns) + batches_before * self.profile.mean_ns(self._rows_max) / len(ends_ns))
 
     def _see(self, present: int) -> None:
-        """Exponentially weighted mean and variance (West 1979)."""
-        self._ends += 1
-        alpha = max(_ALPHA_SPREAD, 1 / self._ends)
-        difference = present - self._present
-        step = alpha * difference
-        self._present += step
-        self._present_variance = (1 - alpha) * (self._present_variance + difference * step)
+        seen = self._present
+        seen.append(present)
+        latest, others = _mean(islice(reversed(seen), _RUNS_NEW)), _mean(islice(seen, max(len(seen) - _RUNS_NEW, 0)))
+        if latest > _SHIFT * others or others > _SHIFT * latest:
+            while len(seen) > _RUNS_NEW:
+                seen.popleft()
+        median = sorted(seen)[len(seen) // 2]
+        usual = [one for one in seen if 4 * one >= median]
+        mean = _mean(usual)
+        variance = _mean((one - mean) ** 2 for one in usual)
+        few = len(seen) - len(usual) <= _FEW * len(seen)
+        self._regular = few and len(seen) >= _RUNS_MIN and variance <= _SPREAD_MAX * mean
 
     def _is_closed(self) -> bool:
         """Whether those who send now are those who were answered just before."""
-        regular = self._present_variance <= _SPREAD_MAX * self._present
-        return regular and self._returning >= _RETURN_MIN and self._ends >= _RUNS_MIN
+        return self._regular and self._returning >= _RETURN_MIN
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else 0.0
 
 
 # A trial: rounds of a block for each hold, each of so many batches, the first of which belong to the block before.
 _ROUNDS = 3
-_HOPELESS = 0.8  # of the best: not tried in the further rounds
+_HOPELESS = 0.6  # of the best: not tried in the further rounds. A pause of the machine costs less than that
 _BLOCK = 10
 _SKIPPED = 2
 _FIRST_TRIAL = 16  # batches before it
@@ -266,7 +285,9 @@ class Trials:
             best = self._best
         if powers[best] < _MARGIN * powers[0]:
             best = 0
-        self._settled = min(4 * self._settled, _SETTLED_MAX) if best == self._best else _SETTLED_MIN
+        # Whether to hold is the question; which hold is better is often a matter of chance.
+        confirmed = bool(self._kappas[best]) == bool(self._kappas[self._best])
+        self._settled = min(4 * self._settled, _SETTLED_MAX) if confirmed else _SETTLED_MIN
         self._best = self._now = best
         self._left = self._settled
         self._trial_rows = self._mean_rows
