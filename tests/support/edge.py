@@ -254,6 +254,9 @@ class FakeContext:
     async def write(self, message: bytes) -> None:
         self.written.append(message)
 
+    def cancel(self) -> None:
+        self.cancelled = True
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> None:
         self.ended = (code, details, trailing_metadata)
         raise grpc.aio.AbortError(code, details)

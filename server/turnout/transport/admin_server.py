@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from turnout.transport.admin_status import Handler, guarded_admin
 from turnout.transport.comparisons import ComparisonHandlers
 from turnout.transport.counting import counted
 from turnout.transport.reflection import REFLECTION_PATH, Reflection
-from turnout.transport.server import Paths, PortInUse, listen_address
+from turnout.transport.server import PortInUse, listen_address
 from turnout.transport.status import Context, guarded_stream
 from turnout_wire.admin import FEEDBACK_METHODS, FEEDBACK_SERVICE, METHODS, SERVICE
 from turnout_wire.descriptors import ADMIN_SET
@@ -54,7 +55,7 @@ class AdminServer:
         reflect = guarded_stream("ServerReflectionInfo", reflection.stream, observer)
         bounded = counted(REFLECTION_PATH, self._streams.bounded(reflect), counts)
         handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(bounded)
-        self._server.add_generic_rpc_handlers((Paths(handlers, {}),))
+        self._server.add_generic_rpc_handlers((_Paths(handlers),))
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve; returns the port.
@@ -76,6 +77,16 @@ class AdminServer:
         """End streams, let other calls finish for up to `grace_s` seconds."""
         self._streams.close()
         await self._server.stop(grace_s)
+
+
+class _Paths(grpc.GenericRpcHandler):
+    """Method handlers by path."""
+
+    def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
+        self._get = handlers.get
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        return self._get(handler_call_details.method)
 
 
 class _Streams:

@@ -25,7 +25,7 @@ class CallLimits:
     """What calls may hold before their request is known and after it is answered; each has its flag in config.py.
 
     Attributes:
-        calls_max: calls and streams under way. One more is refused without being read.
+        calls_max: calls and streams under way. One more is refused, whatever it asks.
         transfer_timeout_s: how long a request may take to arrive, and an answer of ModelInfer to leave.
         answer_bytes_max: answers that clients have not read yet. Beyond it, new requests are refused.
     """
@@ -50,9 +50,9 @@ class Calls:
 
     def begin(self, context: Context) -> Call:
         """Count a call until gRPC is done with it."""
-        call = Call(self)
+        call = Call(self, context)
         self.count += 1
-        context.add_done_callback(call.end)  # type: ignore[arg-type]  # the stubs name its argument
+        context.add_done_callback(call.end)
         return call
 
     def refuse_beyond_bounds(self) -> None:
@@ -81,8 +81,8 @@ class Calls:
         except asyncio.CancelledError:
             if not call.late:
                 raise
-            if call.task is not None:
-                call.task.uncancel()
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
             raise ServingError(
                 Reason.DEADLINE_EXCEEDED,
                 f"the request took longer than {self._limits.transfer_timeout_s} s to arrive: send it faster",
@@ -123,19 +123,17 @@ class Calls:
                 return
             del self._transfers[call]
             call.late = True
-            if call.task is not None:
-                call.task.cancel()
+            if call.context is not None:
+                call.context.cancel()
 
 
 class Call:
     """One call, and the bytes of answers that it holds."""
 
-    __slots__ = ("_bytes", "_calls", "late", "single", "task")
+    __slots__ = ("_bytes", "_calls", "context", "late", "single")
 
-    def __init__(self, calls: Calls) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.task: asyncio.Task[Any] | None = task
+    def __init__(self, calls: Calls, context: Context) -> None:
+        self.context: Context | None = context
         self.late = False
         self.single = False  # it has been asked for its only request
         self._calls = calls
@@ -152,4 +150,4 @@ class Call:
     def end(self, _: Any) -> None:
         self.let_go(self._bytes)
         self._calls.ended(self)
-        self.task = None  # gRPC's context and its callbacks are a cycle: what they hold waits to be collected
+        self.context = None  # a cycle: what they hold would wait to be collected

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 
-import grpc
 from grpc_health.v1 import health_pb2 as pb
 
 from turnout.core.errors import Reason, ServingError
 from turnout.runtime.fleet import Fleet
+from turnout.transport.rpcs import Method
 from turnout.transport.status import Context, StreamHandler, UnaryHandler
 from turnout_wire.service import SERVICE
 
@@ -93,9 +93,9 @@ class Health:
         return _SERVING if ready else _NOT_SERVING
 
 
-def method_handlers(check: UnaryHandler, watch: StreamHandler) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+def method_handlers(check: UnaryHandler, watch: StreamHandler) -> dict[str, Method]:
     """By path; both guarded."""
     return {
-        CHECK_PATH: grpc.unary_unary_rpc_method_handler(check),
-        WATCH_PATH: grpc.unary_stream_rpc_method_handler(watch),
+        CHECK_PATH: Method(check, reads=False),
+        WATCH_PATH: Method(watch, reads=False),
     }

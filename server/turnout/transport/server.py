@@ -9,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
-
-import grpc
-import grpc.aio
 
 from turnout.runtime.counts import Counts
 from turnout.runtime.ports import Observer
@@ -21,6 +17,8 @@ from turnout.transport.counting import counted
 from turnout.transport.health import CHECK_PATH, WATCH_PATH, Health, method_handlers
 from turnout.transport.inference import InferenceHandlers
 from turnout.transport.reflection import REFLECTION_PATH, Reflection
+from turnout.transport.rpc_server import RpcServer
+from turnout.transport.rpcs import Method
 from turnout.transport.status import StatusTable, guarded, guarded_stream
 from turnout_wire import packed as packed_streams
 from turnout_wire.service import METHODS
@@ -28,8 +26,6 @@ from turnout_wire.service import METHODS
 # How long clients that do not pause are refused one by one, before gRPC tells their connections to go elsewhere.
 _QUIET_S_MAX = 1.0
 _PENDING_CALLS_MAX = 65_536
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +62,23 @@ class GrpcServer:
         observer: Observer,
         counts: Counts,
         reflection: Reflection | None = None,
-        models: Mapping[str, Handler] | None = None,
+        models: Mapping[str, Method] | None = None,
     ) -> None:
         self._inference = inference
         self._health = health
-        self._server = grpc.aio.server(options=_options(limits))
-        handlers: dict[str, Handler] = {}
+        handlers: dict[str, Method] = {}
         for name, handler in catalogue.handlers().items():
             path = METHODS[name].path
             unary = counted(path, guarded(name, handler, observer), counts)
-            handlers[path] = grpc.unary_unary_rpc_method_handler(unary)
-        # As a stream of one request, the call is known before its message is read: see InferenceHandlers.infer.
+            handlers[path] = Method(unary, reads=False)
         path = METHODS["ModelInfer"].path
         infer = counted(path, guarded("ModelInfer", inference.infer, observer, table), counts)
-        handlers[path] = grpc.stream_unary_rpc_method_handler(infer)
+        handlers[path] = Method(infer)
         path = METHODS["ModelStreamInfer"].path
         stream = counted(path, guarded_stream("ModelStreamInfer", inference.stream, observer, table), counts)
-        handlers[path] = grpc.stream_stream_rpc_method_handler(stream)
+        handlers[path] = Method(stream)
         packed = guarded_stream("PackedService/Infer", partial(inference.stream, packed=True), observer, table)
-        handlers[packed_streams.PATH] = grpc.stream_stream_rpc_method_handler(
-            counted(packed_streams.PATH, packed, counts)
-        )
+        handlers[packed_streams.PATH] = Method(counted(packed_streams.PATH, packed, counts))
         handlers |= method_handlers(
             counted(CHECK_PATH, guarded("Check", health.check, observer), counts),
             counted(WATCH_PATH, guarded_stream("Watch", health.watch, observer), counts),
@@ -94,8 +86,9 @@ class GrpcServer:
         self._reflection = reflection or Reflection()
         reflect = guarded_stream("ServerReflectionInfo", self._reflection.stream, observer)
         reflect = counted(REFLECTION_PATH, reflect, counts)
-        handlers[REFLECTION_PATH] = grpc.stream_stream_rpc_method_handler(reflect)
-        self._server.add_generic_rpc_handlers((Paths(handlers, models or {}),))
+        handlers[REFLECTION_PATH] = Method(reflect)
+        more = models if models is not None else {}
+        self._server = RpcServer(lambda path: handlers.get(path) or more.get(path), _options(limits))
 
     async def start(self, host: str, port: int) -> int:
         """Listen and serve; returns the port, which differs from `port` when that is 0.
@@ -104,13 +97,10 @@ class GrpcServer:
             PortInUse: another process listens there, or the address is not this machine's.
         """
         address = listen_address(host, port)
-        try:
-            bound = self._server.add_insecure_port(address)
-        except RuntimeError:
-            bound = 0
+        bound = self._server.add_insecure_port(address)
         if not bound:
             raise PortInUse(f"cannot listen on {address}: it is in use, or not an address of this machine")
-        await self._server.start()
+        self._server.start()
         self._health.set_serving(True)
         return bound
 
@@ -134,18 +124,6 @@ class GrpcServer:
 def listen_address(host: str, port: int) -> str:
     """As gRPC takes it."""
     return f"{f'[{host}]' if ':' in host else host}:{port}"
-
-
-class Paths(grpc.GenericRpcHandler):
-    """Method handlers by path; of those in `more`, which may come and go."""
-
-    def __init__(self, handlers: Mapping[str, Handler], more: Mapping[str, Handler]) -> None:
-        self._get = handlers.get
-        self._get_more = more.get
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        path = handler_call_details.method
-        return self._get(path) or self._get_more(path)
 
 
 def _options(limits: ChannelLimits) -> Sequence[tuple[str, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -19,7 +19,32 @@ from turnout.core.tracing import TraceContext
 from turnout.runtime.ports import Observer
 
 REASON_KEY = "turnout-reason"  # trailing metadata: gRPC's own errors have the same statuses
-Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Context(Protocol):
+    """What handlers do with their call: of gRPC's own contexts, and `rpcs.Rpc`, what is used here."""
+
+    def invocation_metadata(self) -> Any: ...
+
+    def time_remaining(self) -> float | None: ...
+
+    def code(self) -> Any: ...
+
+    def peer(self) -> str: ...
+
+    def peer_identities(self) -> Any: ...
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None: ...
+
+    def read(self) -> Awaitable[Any]: ...
+
+    def write(self, message: bytes) -> Awaitable[None]: ...
+
+    async def abort(self, code: grpc.StatusCode, details: str = ..., trailing_metadata: Any = ...) -> Any: ...
+
+    def cancel(self) -> Any: ...
+
+
 UnaryHandler = Callable[[Any, Context], Awaitable[bytes]]
 StreamHandler = Callable[[Any, Context], Awaitable[None]]  # writes its answers itself
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-import grpc
-import grpc.aio
-
 from turnout.core.tensors import Signature, TensorSpec
 from turnout.runtime.counts import Counts
 from turnout.runtime.fleet import Fleet
@@ -19,6 +16,7 @@ from turnout.transport.counting import counted
 from turnout.transport.inference import InferenceHandlers
 from turnout.transport.plan import DecodeLimits
 from turnout.transport.reflection import Reflection
+from turnout.transport.rpcs import Method
 from turnout.transport.status import StatusTable, guarded, guarded_stream
 from turnout.transport.typed_codec import TypedCodec
 from turnout_wire.typed import ModelService, Tensor, model_service
@@ -41,7 +39,7 @@ class ModelServices:
         counts: Counts,
         reflection: Reflection,
     ) -> None:
-        self.handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+        self.handlers: dict[str, Method] = {}
         self._fleet = fleet
         self._inference = inference
         self._limits = limits
@@ -77,13 +75,8 @@ class ModelServices:
         stream = guarded_stream(
             codec.stream, partial(self._inference.stream, dialect=codec), self._observer, self._table
         )
-        # As a stream of one request: see InferenceHandlers.infer.
-        self.handlers[service.predict_path] = grpc.stream_unary_rpc_method_handler(
-            counted(service.predict_path, unary, self._counts)
-        )
-        self.handlers[service.stream_path] = grpc.stream_stream_rpc_method_handler(
-            counted(service.stream_path, stream, self._counts)
-        )
+        self.handlers[service.predict_path] = Method(counted(service.predict_path, unary, self._counts))
+        self.handlers[service.stream_path] = Method(counted(service.stream_path, stream, self._counts))
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> Sequence[Tensor]:
