@@ -76,6 +76,7 @@ FULL = Plan(
     change_every_s=0.3,
     loads=5,
     shadow_s=10.0,
+    left_out=frozenset({"telemetry_p99_ratio"}),  # five minutes, for four collectors that fail in different ways
 )
 QUICK = Plan(
     name="quick",
