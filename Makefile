@@ -112,7 +112,7 @@ fuzz-merge: $(STAMP) ## Take over into tests/fuzz/corpus/ what fuzzing found tha
 BENCH = $(BIN)/python loadtests/bench.py $(if $(FIGURES),--figures $(FIGURES)) $(addprefix --peer ,$(PEER))
 
 .PHONY: bench
-bench: $(STAMP) ## Measure the figures (less than 25 minutes); writes build/bench.json. FIGURES="…" only those, PEER="NAME=HOST:PORT …" others too
+bench: $(STAMP) ## Measure the figures (about 25 minutes); writes build/bench.json. FIGURES="…" only those, PEER="NAME=HOST:PORT …" others too
 	$(BENCH) --plan full
 
 .PHONY: bench-quick
