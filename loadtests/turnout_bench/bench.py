@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from zoo import networks
 
 MODELS = ("mlp_small", "mlp_big", "image_small")
 T = TypeVar("T")
+Pause = tuple[int, int]  # monotonic nanoseconds
 
 
 class Bench:
@@ -74,6 +76,23 @@ class Bench:
             await asyncio.to_thread(child.start)
             self._children[name] = child
         return self._children[name]
+
+    @asynccontextmanager
+    async def pauses(self) -> AsyncIterator[Callable[[], Awaitable[list[Pause]]]]:
+        """Watches both cores; asked, says when one of the two was not to be had since the last time."""
+        program = [str(PROGRAMS / "pauses.py")]
+        watchers = [Child("pauses", program, core) for core in {self.server_core, self.generator_core}]
+
+        async def ask() -> list[Pause]:
+            return [pause for watcher in watchers for pause in await asyncio.to_thread(watcher.ask)]
+
+        for watcher in watchers:
+            await processes.started(watcher)
+        try:
+            yield ask
+        finally:
+            for watcher in watchers:
+                watcher.stop()
 
     async def turnout(self, name: str = "turnout", *flags: str) -> Child:
         """The server with its defaults, or with some flags, and every model of MODELS."""

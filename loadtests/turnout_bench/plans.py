@@ -23,7 +23,7 @@ class Plan:
         confirm_rounds, confirm_s: of default policy and best fixed delay against real servers.
         saturation_s: of each step of the search for it; `clients_max` bounds it.
         sweep_loads: shares of saturation; the one at 0.7 must be there. `sweep_s` for each.
-        fixed_s: of each load against the model of fixed service time.
+        fixed_s: of each load against the model of fixed service time, in twice `rounds`; their calmer half counts.
         ceiling_s: of h2load in each round.
         left_out: figures that are measured only when they are asked for.
         swaps, rollbacks: under traffic; rollbacks come after every n-th swap, and are then timed as often again.
@@ -69,7 +69,7 @@ FULL = Plan(
     clients_max=256,
     sweep_loads=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
     sweep_s=6.0,
-    fixed_s=15.0,
+    fixed_s=2.5,
     ceiling_s=4.0,
     swaps=100,
     rollbacks=20,
@@ -92,7 +92,7 @@ QUICK = Plan(
     clients_max=32,
     sweep_loads=(0.5, 0.7),
     sweep_s=1.0,
-    fixed_s=1.5,
+    fixed_s=0.8,
     ceiling_s=0.5,
     swaps=20,
     rollbacks=5,

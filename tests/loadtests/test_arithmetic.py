@@ -63,6 +63,8 @@ def test_lindley_by_hand() -> None:
     assert waits_ns(np.asarray([0, 4, 8, 100]), 10).tolist() == [0, 6, 12, 0]
     assert waits_ns(np.asarray([5]), 10).tolist() == [0]
     assert waits_ns(np.asarray([0, 4, 8, 100]), 10, 3).tolist() == [3, 9, 15, 3], "an idle server takes 3 to begin"
+    own = np.asarray([20, 1, 10, 10])  # one service time for each request
+    assert waits_ns(np.asarray([0, 4, 8, 30]), own, 3).tolist() == [3, 19, 16, 4]
 
 
 def test_lindley_agrees_with_the_mean_wait_of_a_queue_with_fixed_service() -> None:

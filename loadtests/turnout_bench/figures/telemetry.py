@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from turnout_bench import loops, schedules
-from turnout_bench.bench import Bench
+from turnout_bench.bench import Bench, Pause
 from turnout_bench.callers import UnaryCaller
 from turnout_bench.changes import percentile_ratio
 from turnout_bench.figures.figure import Figure, Measured, cpu_over, doubts, raw
@@ -96,16 +96,12 @@ async def _nowhere(bench: Bench) -> Measured:
     slices = max(round(plan.rounds * plan.seconds / slice_s / 2), 2)
     refusing = await bench.child("OTLP sink that refuses", lambda: [str(PROGRAMS / "sink.py"), "--refuse"], beside=True)
     dying = await bench.child("OTLP sink that dies", lambda: [str(PROGRAMS / "sink.py")], beside=True)
-    watchers = [
-        await bench.child("pauses of the servers", lambda: [str(PROGRAMS / "pauses.py")]),
-        await bench.child("pauses of the generator", lambda: [str(PROGRAMS / "pauses.py")], beside=True),
-    ]
     servers = {"off": await bench.turnout("telemetry off", "--no-ops")}
     with _port(listens=True) as hole, _port(listens=False) as nobody:
         collectors = {"black-holed": hole, "dead": nobody, "refusing": refusing.address, "dying": dying.address}
         for name, address in collectors.items():
             servers[name] = await bench.turnout(f"telemetry {name}", f"--otlp-endpoint=http://{address}")
-        async with AsyncExitStack() as stack:
+        async with bench.pauses() as pauses_so_far, AsyncExitStack() as stack:
             callers = {
                 name: await stack.enter_async_context(UnaryCaller(server.address, bench.samples(_MODEL)))
                 for name, server in servers.items()
@@ -119,7 +115,7 @@ async def _nowhere(bench: Bench) -> Measured:
                     with _alone(servers, name):
                         run = await loops.open_loop(callers[name], schedule, seconds=slice_s)
                     runs[name].append(run.refuse_failures(servers[name].name))
-        pauses = [pause for watcher in watchers for pause in await asyncio.to_thread(watcher.ask)]
+            pauses = await pauses_so_far()
     latency_ms = {name: [_latency_ms(run, pauses) for run in each] for name, each in runs.items()}
     ratios = {name: _p99_ratio(latency_ms[name], latency_ms["off"]) for name in collectors}
     worst = max(ratios.values(), key=lambda ratio: ratio.value)
@@ -158,7 +154,7 @@ def _p99_ratio(over: Sequence[NDArray[np.float64]], under: Sequence[NDArray[np.f
     return percentile_ratio(np.concatenate(sides), inside, belongs)
 
 
-def _latency_ms(run: Run, pauses: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+def _latency_ms(run: Run, pauses: Sequence[Pause]) -> NDArray[np.float64]:
     trace = traced(run)
     counts = np.ones(len(trace.sent_ns), np.bool_)
     for begin_ns, end_ns in pauses:
