@@ -84,9 +84,10 @@ def test_what_looks_like_scores_may_be_said_to_be_values() -> None:
         ([1.0, np.inf], [1.0, 2.0], 1),
         ([np.nan, -np.inf], [np.nan, -np.inf], 0),
         ([[1.0, 2.0]], [[np.nan, np.nan]], 2),
+        ([np.inf, np.inf, np.nan], [-np.inf, np.nan, np.inf], 3),
     ],
 )
-def test_what_is_finite_on_one_side_only_is_counted(reference: Any, variant: Any, count: int) -> None:
+def test_what_is_not_finite_and_not_the_same_is_counted(reference: Any, variant: Any, count: int) -> None:
     found = one(reference, variant)
     assert (found.nonfinite, found.error_max) == (count, 0.0)
 

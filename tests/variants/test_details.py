@@ -78,8 +78,9 @@ def test_a_row_of_another_class_is_worse_than_one_of_a_larger_error() -> None:
     assert [each.row for each in of(reference, candidate).worst] == [0, 1]
 
 
-def test_what_is_finite_on_one_side_only_is_worst() -> None:
-    found = of([1.0, 2.0, np.inf], [1.5, np.nan, np.inf])
+@pytest.mark.parametrize("other", [2.0, np.nan, -np.inf])
+def test_what_is_not_finite_and_not_the_same_is_worst(other: float) -> None:
+    found = of([1.0, np.inf, np.inf], [1.5, other, np.inf])
     assert [each.row for each in found.worst] == [1, 0]
     assert as_json(found)["worst"][0]["error"] is None  # type: ignore[index]
 

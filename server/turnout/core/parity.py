@@ -30,7 +30,7 @@ class OutputParity:
         rows: of the first dimension.
         error_max, error_mean, error_p50, error_p90, error_p99: absolute, over the elements that are finite in both.
         error_relative_max: `error_max` over the largest absolute element of the reference (over 1, where all are 0).
-        nonfinite: elements that are finite on one side only.
+        nonfinite: elements that are not finite on one side, and not the same on the other.
         top1_agreement: share of rows with the same class.
         topk, topk_agreement: mean share of the k best classes that both have.
         agreement: share of equal elements.
@@ -130,6 +130,7 @@ def _of_output(name: str, reference: Array, variant: Array | None, said: Kind | 
 def _of_floats(name: str, kind: Kind, rows: int, reference: Array, variant: Array) -> OutputParity:
     ours, theirs = np.asarray(reference, "f8"), np.asarray(variant, "f8")
     finite = np.isfinite(ours) & np.isfinite(theirs)
+    alike = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     with np.errstate(over="ignore"):  # of doubles as large as they get
         error = np.minimum(np.abs(ours[finite] - theirs[finite]), _LARGEST)
     # Of a variant with nothing finite nothing is known, and `nonfinite` says the rest.
@@ -152,7 +153,7 @@ def _of_floats(name: str, kind: Kind, rows: int, reference: Array, variant: Arra
         error_p90=p90,
         error_p99=p99,
         error_relative_max=min(largest / scale, _LARGEST),
-        nonfinite=int(np.count_nonzero(np.isfinite(ours) != np.isfinite(theirs))),
+        nonfinite=int(np.count_nonzero(~finite & ~alike)),
         top1_agreement=top1,
         topk=k,
         topk_agreement=topk,

@@ -124,12 +124,12 @@ def _cosine_min(reference: Array, candidate: Array) -> float | None:
 
 
 def _errors(reference: Array, candidate: Array) -> Array:
-    """Absolute; infinite where one side alone is finite, 0 where both are alike."""
+    """Absolute; 0 where both are alike, else infinite where one is not finite."""
     ours, theirs = np.asarray(reference, "f8"), np.asarray(candidate, "f8")
     with np.errstate(invalid="ignore", over="ignore"):
         errors: Array = np.abs(ours - theirs)
+    errors[~np.isfinite(errors)] = np.inf
     errors[(ours == theirs) | (np.isnan(ours) & np.isnan(theirs))] = 0
-    errors[np.isfinite(ours) != np.isfinite(theirs)] = np.inf
     return errors
 
 
