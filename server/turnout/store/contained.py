@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turnout.core.errors import LoadError
+from turnout.store.hashes import HashedFile, Hashes
 
 _LINKS_MAX = 40  # in one path, as the kernel's limit
 # A folder to pass through needs no permission to be listed.
@@ -33,13 +34,15 @@ class Root:
     Args:
         path: an operator's: links in it are followed wherever they lead.
         allow_hard_links: take files with more than one name; the others may be outside of the repository.
+        hashes: what is known of files already.
 
     Raises:
         OSError: it is not there, or no folder.
     """
 
-    def __init__(self, path: Path, allow_hard_links: bool = False) -> None:
+    def __init__(self, path: Path, allow_hard_links: bool = False, hashes: Hashes | None = None) -> None:
         self.allow_hard_links = allow_hard_links
+        self.hashes = hashes or Hashes()
         self.fd = os.open(path, _LIST)
         weakref.finalize(self, os.close, self.fd)
 
@@ -104,6 +107,14 @@ class Folder:
         if len(content) > bytes_max:
             raise LoadError(f"{relative} is larger than {bytes_max} bytes")
         return content
+
+    def hashed(self, relative: str) -> HashedFile:
+        """A regular file; blocks while it is read, where the root's hashes do not know it."""
+        fd = self.open(relative)
+        try:
+            return self.root.hashes.of(fd, relative)
+        finally:
+            os.close(fd)
 
     def _reached(self, relative: str) -> AbstractContextManager[_Reached]:
         return _reached(self.root, (*self.path, *_parts(relative)), f"'{relative}'")

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import os
 import stat
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,30 +17,13 @@ from turnout.core.model import OpenArtefact
 from turnout.core.variants import variant_file
 from turnout.store.checksums import CHECKSUMS, read_checksums
 from turnout.store.contained import Folder
+from turnout.store.hashes import HashedFile, Identity, identity
 from turnout.store.variant_files import Ownership
 
 _NOT_WEIGHTS = {".onnx", ".npz", ".json", ".pbtxt", ".md", ".txt"}
 _ENTRIES_MAX = 4096  # of one version; links between its folders can make up any number
-_SETTLED_NS = 1_000_000_000  # kernels and file systems tell times as coarse as that
 
-Identity = tuple[int, int, int, int, int]  # device, inode, size, and when content and inode changed
 _Opened = tuple[int, Identity]
-
-
-@dataclass(frozen=True, slots=True)
-class HashedFile:
-    """A file as it was hashed.
-
-    Attributes:
-        settled: what has the same identity holds the same bytes. A file that was changed just before could be changed
-            once more without a new time to tell it.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    identity: Identity
-    settled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +157,9 @@ def _hashed(folder: Folder, name: str) -> HashedFile:
     LoadError: naming the file.
     """
     try:
-        with open(folder.open(name), "rb") as file:
-            started_ns = time.time_ns()
-            identity = _identity(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if _identity(file.fileno()) != identity:
-                raise LoadError(f"'{name}' changed while it was read: move files into place when they are complete")
+        return folder.hashed(name)
     except OSError as error:
         raise _titled(name, error) from error
-    return HashedFile(name, identity[2], sha256, identity, started_ns - max(identity[3:]) > _SETTLED_NS)
 
 
 def _check_sums(folder: Folder, files: Sequence[HashedFile], prefix: str, ownership: Ownership) -> None:
@@ -213,9 +189,9 @@ def _reopen(folder: Folder, file: HashedFile, stack: ExitStack) -> _Opened:
     try:
         fd = folder.open(file.name)
         stack.callback(os.close, fd)
-        identity = _identity(fd)
-        if identity == file.identity and file.settled:
-            return fd, identity
+        found = identity(fd)
+        if found == file.identity and file.settled:
+            return fd, found
         with open(fd, "rb", closefd=False) as reader:
             sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
     except FileNotFoundError:
@@ -224,12 +200,12 @@ def _reopen(folder: Folder, file: HashedFile, stack: ExitStack) -> _Opened:
         raise _titled(file.name, error) from error
     if sha256 != file.sha256:
         raise LoadError(f"'{file.name}' changed since it was listed: give changed files a version of their own")
-    return fd, identity
+    return fd, found
 
 
 def _refuse_changed(opened: Sequence[tuple[str, _Opened]], cause: LoadError | None = None) -> None:
-    for name, (fd, identity) in opened:
-        if _identity(fd) != identity:
+    for name, (fd, found) in opened:
+        if identity(fd) != found:
             raise LoadError(
                 f"'{name}' changed while it was loaded: give changed files a version of their own"
             ) from cause
@@ -237,11 +213,6 @@ def _refuse_changed(opened: Sequence[tuple[str, _Opened]], cause: LoadError | No
 
 def _descriptors(opened: Mapping[str, _Opened]) -> dict[str, int]:
     return {name: fd for name, (fd, _) in opened.items()}
-
-
-def _identity(fd: int) -> Identity:
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _titled(name: str, error: LoadError | OSError) -> LoadError:

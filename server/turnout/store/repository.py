@@ -20,6 +20,7 @@ from turnout.core.variants import is_variant, variant_file
 from turnout.store.checksums import CHECKSUMS
 from turnout.store.complete import complete
 from turnout.store.contained import Folder, Root
+from turnout.store.hashes import Hashes
 from turnout.store.manifest import Manifest
 from turnout.store.model_config import ModelConfiguration
 from turnout.store.named_files import ReadFile, no_files
@@ -27,6 +28,7 @@ from turnout.store.versions import Read, read_variants, read_version
 
 _CONFIG = "config.pbtxt"
 _CONFIG_BYTES_MAX = 1 << 20
+_HASHES_MAX = 16_384  # files that are listed without being read again; half a kilobyte each
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Repository:
 
     root: Path
     limits: ModelLimits = ModelLimits()
+    _listed: Hashes = field(default_factory=partial(Hashes, _HASHES_MAX), init=False, repr=False, compare=False)
 
     def models(self) -> list[RepositoryModel]:
         """Every model folder, by name; blocks, since all files are hashed.
@@ -103,9 +106,10 @@ class Repository:
 
     def offered(self, model: str) -> list[Artefact]:
         """Every version that is there now, also those that the version policy leaves out, each followed by its
-        variants; none where the model cannot be used. Blocks, since all files are hashed."""
+        variants; none where the model cannot be used. Blocks; only files that are new to it are read, for it is a list,
+        and who loads one of them reads them all."""
         try:
-            root = Folder(Root(self.root, self.limits.hard_links))
+            root = Folder(Root(self.root, self.limits.hard_links, self._listed))
             found = self._model(root, model, all_versions=True) if is_name(model) and model in root.names() else None
         except OSError:
             found = None
