@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 import grpc
@@ -37,7 +38,7 @@ class StreamPool:
         self._headers = headers
         self._open: Any = channel.stream_stream(METHODS["ModelStreamInfer"].path)  # no serialisers: bytes both ways
         self._open_packed: Any = channel.stream_stream(packed.PATH)
-        self._packed = settings.streams.packed
+        self._packed_at = 0.0 if settings.streams.packed else inf  # from when on new streams are packed ones
         self._streams: set[_Stream] = set()  # those that ended leave it
         # The least loaded stream takes a call, so a bound on all of them bounds each.
         self._places = asyncio.Semaphore(self._bounds.streams_max * self._bounds.inflight_max)
@@ -61,7 +62,7 @@ class StreamPool:
             except (InferenceError, Alone) as error:
                 failure = error
             except NotPacked:
-                self._packed = False
+                self._packed_at = loop.time() + self._bounds.age_s_max  # when another server may have come
                 continue
             else:
                 if answer is not None:
@@ -92,6 +93,7 @@ class StreamPool:
             else:
                 await self._places.acquire()
         except TimeoutError:
+            self._live(loop.time())
             raise InferenceError("DEADLINE_EXCEEDED", "no place in a stream became free in time") from None
         # Nothing awaits from here until the request is sent: whoever has sent gives the place back.
         try:
@@ -117,15 +119,20 @@ class StreamPool:
 
     def _pick(self, now: float) -> _Stream:
         """The least loaded stream, or a new one while all have something to do and there may be more."""
-        live = [stream for stream in self._streams if stream.takes(now)]
+        live = self._live(now)
         best = min(live, key=_load, default=None)
         if best is None or (best.waiting and len(live) < self._bounds.streams_max):
-            open_stream = self._open_packed if self._packed else self._open
+            is_packed = now >= self._packed_at
+            open_stream = self._open_packed if is_packed else self._open
             call = open_stream(metadata=self._headers.common(), wait_for_ready=self._settings.wait_for_ready)
             old_at = now + self._bounds.age_s_max
-            best = _Stream(call, self._packed, old_at, self._places.release, self._streams.discard)
+            best = _Stream(call, is_packed, old_at, self._places.release, self._streams.discard)
             self._streams.add(best)
         return best
+
+    def _live(self, now: float) -> list[_Stream]:
+        """Those that take requests; the others are told to end when they may."""
+        return [stream for stream in self._streams if stream.takes(now)]
 
 
 class _Stream:
@@ -158,10 +165,13 @@ class _Stream:
         self._reader = asyncio.ensure_future(self._read())
 
     def takes(self, now: float) -> bool:
-        """Whether it takes a request. Once it is too old, it ends after the answers that are due."""
+        """Whether it takes a request. Once it is too old, it ends after the answers that are due, or when nobody waits
+        for those any more: a server that never gives them would keep their places for good."""
         if now >= self._old_at and not self._old:
             self._old = True
             self._wake.set()
+        if self._old and self.waiting and all(future.done() for future in self.waiting.values()):
+            self._call.cancel()
         return not self._old
 
     def send(self, request_id: str, message: bytes, future: asyncio.Future[pb.ModelInferResponse]) -> None:

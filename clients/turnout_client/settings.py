@@ -85,7 +85,7 @@ class Streams:
         message_bytes_max: a larger request goes as a call of its own: in a stream it would hold up those behind it.
         packed: requests that are ready at the same time share a message, and so do answers, which costs both sides
             less. The first stream to a server that does not have it (turnout.packed.v1) finds that out; then each
-            has a message of its own.
+            has a message of its own, for `age_s_max`.
     """
 
     streams_max: int = 4

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -39,7 +40,7 @@ class StreamPool:
         self._headers = headers
         self._open: Any = channel.stream_stream(METHODS["ModelStreamInfer"].path)  # no serialisers: bytes both ways
         self._open_packed: Any = channel.stream_stream(packed.PATH)
-        self._packed = settings.streams.packed
+        self._packed_at = 0.0 if settings.streams.packed else inf  # from when on new streams are packed ones
         self._lock = threading.Lock()  # of the streams, and of what each of them has under way
         self._streams: set[_Stream] = set()  # those that ended leave it
         # The least loaded stream takes a call, so a bound on all of them bounds each.
@@ -63,7 +64,7 @@ class StreamPool:
             except (InferenceError, Alone) as error:
                 failure = error
             except NotPacked:
-                self._packed = False
+                self._packed_at = time.monotonic() + self._bounds.age_s_max  # when another server may have come
                 continue
             else:
                 if answer is not None:
@@ -90,6 +91,8 @@ class StreamPool:
 
     def _attempt(self, request: InferRequest, deadline: float) -> pb.ModelInferResponse | None:
         if not self._places.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            with self._lock:
+                self._live(time.monotonic())
             raise InferenceError("DEADLINE_EXCEEDED", "no place in a stream became free in time")
         # Whoever has sent gives the place back.
         future: Future[pb.ModelInferResponse] = Future()
@@ -115,15 +118,20 @@ class StreamPool:
 
     def _pick(self, now: float) -> _Stream:
         """The least loaded stream, or a new one while all have something to do and there may be more."""
-        live = [stream for stream in self._streams if stream.takes(now)]
+        live = self._live(now)
         best = min(live, key=_load, default=None)
         if best is None or (best.waiting and len(live) < self._bounds.streams_max):
+            is_packed = now >= self._packed_at
             old_at = now + self._bounds.age_s_max
-            best = _Stream(self._lock, self._packed, old_at, self._places.release, self._streams.discard)
-            open_stream = self._open_packed if self._packed else self._open
+            best = _Stream(self._lock, is_packed, old_at, self._places.release, self._streams.discard)
+            open_stream = self._open_packed if is_packed else self._open
             best.start(open_stream, self._headers.common(), self._settings.wait_for_ready)
             self._streams.add(best)
         return best
+
+    def _live(self, now: float) -> list[_Stream]:
+        """Those that take requests; the others are told to end when they may."""
+        return [stream for stream in self._streams if stream.takes(now)]
 
 
 class _Stream:
@@ -159,10 +167,13 @@ class _Stream:
         self._reader.start()
 
     def takes(self, now: float) -> bool:
-        """Whether it takes a request. Once it is too old, it ends after the answers that are due."""
+        """Whether it takes a request. Once it is too old, it ends after the answers that are due, or when nobody waits
+        for those any more: a server that never gives them would keep their places for good."""
         if now >= self._old_at and not self._old:
             self._old = True
             self._outbox.put(None)
+        if self._old and self.waiting and all(future.done() for future in self.waiting.values()):
+            self._call.cancel()
         return not self._old
 
     def send(self, request_id: str, message: bytes, future: Future[pb.ModelInferResponse]) -> None:

@@ -168,6 +168,32 @@ async def test_old_streams_are_replaced(kind: str, transport: str) -> None:
 
 
 @both
+@streamed
+async def test_what_a_server_never_answers_gives_its_place_back_with_its_stream(kind: str, transport: str) -> None:
+    bounds = Streams(streams_max=1, inflight_max=1, age_s_max=0.1)
+    async with fake_server() as server, AnyClient(kind, server.address, transport=transport, streams=bounds) as to:
+        server.gate.clear()
+        assert "no answer" in (await to.failure("m", IMAGE, timeout_s=0.15)).message
+        assert "no place" in (await to.failure("m", IMAGE, timeout_s=0.05)).message
+        await eventually(lambda: server.ended == 1)
+        server.gate.set()
+        assert await to.infer("m", IMAGE, timeout_s=5)
+
+
+@both
+async def test_packed_streams_are_tried_again_when_another_server_may_have_come(kind: str) -> None:
+    bounds = Streams(age_s_max=0.1)
+    async with fake_server() as server, AnyClient(kind, server.address, transport="packed", streams=bounds) as to:
+        server.packed_refusal = Refusal(grpc.StatusCode.INTERNAL)
+        await to.infer("m", IMAGE)
+        server.packed_refusal = None
+        assert server.packed_streams == 0
+        await asyncio.sleep(0.11)
+        await to.infer("m", IMAGE)
+        assert server.packed_streams == 1
+
+
+@both
 @ways
 async def test_headers_token_and_trace(kind: str, transport: str) -> None:
     tokens = iter(f"token-{n}" for n in range(9))

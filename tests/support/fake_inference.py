@@ -60,6 +60,7 @@ class FakeServer:
     ids: bool = True
     garbled: bool = False  # what it says in streams is no message
     ended: int = 0  # streams
+    packed_streams: int = 0  # that were not refused
     packed_refusal: Refusal | None = None  # what somebody before it says to packed streams
 
     async def infer(self, raw: bytes, context: Any) -> bytes:
@@ -76,6 +77,7 @@ class FakeServer:
         context.add_done_callback(self._end)
         if is_packed and self.packed_refusal is not None:
             await _abort(context, self.packed_refusal)
+        self.packed_streams += is_packed
         async for raw in self._each(raws, is_packed):
             if self.garbled:
                 await context.write(b"\xff")
