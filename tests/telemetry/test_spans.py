@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 
 from turnout.core.assignment import Assignment, Choice
 from turnout.core.copies import Copy, Pair, PairKind, Side
@@ -22,11 +22,12 @@ from turnout.core.pairs import Result
 from turnout.core.tensors import InferenceRequest, InferenceResponse, Timings
 from turnout.core.tracing import Allowance, Sampling, TraceContext
 from turnout.runtime.tracing import EndedBatch, EndedCopy, EndedRequest
-from turnout.telemetry.spans import ChosenIds, SpanTracer
+from turnout.telemetry.spans import SpanTracer
 
 REVISION = Revision("digits", 2, "int8", "d" * 64)
 TRACE = TraceContext(0xA1 << 64 | 7, 0xB2, True, 0xC3, "vendor=x")
 NOW_NS, DAY_NS = 5_000_000, 1_700_000_000_000_000_000
+RESOURCE = Resource({"service.name": "turnout"})
 OFFSET_NS = DAY_NS - NOW_NS
 TIMINGS = Timings(300, 10, 20, 30, 8, 1_000_500, TraceContext(77, 78))
 
@@ -36,13 +37,11 @@ class Told:
 
     def __init__(self, captures_per_s: float = 2, w3c: bool = True) -> None:
         self.exporter = InMemorySpanExporter()
-        ids = ChosenIds()
-        provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False, id_generator=ids)
-        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        processors = [SimpleSpanProcessor(self.exporter)]
         draw = random.Random(1).getrandbits
         allowance = Allowance(captures_per_s, NOW_NS)
         self.tracer = SpanTracer(
-            provider, ids, Sampling(0.0), w3c, 1 << 63, allowance, lambda: NOW_NS, lambda: DAY_NS, draw
+            processors, RESOURCE, Sampling(0.0), w3c, 1 << 63, allowance, lambda: NOW_NS, lambda: DAY_NS, draw
         )
 
     def spans(self) -> dict[str, ReadableSpan]:
@@ -77,6 +76,8 @@ def test_an_answered_request_is_a_server_span_with_its_wait_and_its_run() -> Non
     queue, compute = told.spans()["turnout.queue"], told.spans()["turnout.compute"]
     assert (server.context.trace_id, server.context.span_id) == (TRACE.trace_id, TRACE.span_id)
     assert server.parent is not None and server.parent.span_id == 0xC3 and server.parent.is_remote
+    assert server.resource is RESOURCE and server.instrumentation_scope is not None
+    assert (server.context.trace_flags, server.parent.trace_flags) == (TraceFlags.SAMPLED, TraceFlags.SAMPLED)
     assert server.context.trace_state.get("vendor") == "x" and server.kind is SpanKind.SERVER
     assert (server.start_time, server.end_time) == (OFFSET_NS + 1_000_000, OFFSET_NS + 1_002_000)
     assert server.status.status_code is StatusCode.UNSET
@@ -90,6 +91,21 @@ def test_an_answered_request_is_a_server_span_with_its_wait_and_its_run() -> Non
     assert attributes(server)["feature_flag.result.variant"] == "2@int8"
     assert attributes(server)["feature_flag.version"] == "7"
     assert "error.type" not in attributes(server) and "turnout.capture" not in attributes(server)
+
+
+def test_a_trace_that_begins_here_says_that_its_id_is_random() -> None:
+    told = Told()
+    told.tracer.request_ended(EndedRequest(TraceContext(5, 6), "ModelInfer", 1, 2, None, None, "CANCELLED"))
+    (span,) = told.spans().values()
+    assert span.parent is None and span.context.trace_flags == TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
+
+
+def test_the_environment_s_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4")
+    assert attributes(Told().server(response(), "OK"))["turnout.model.name"] == "digi"
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3")
+    span = Told().server(response(), "OK")
+    assert len(attributes(span)) == 3 and span.dropped_attributes > 0
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter, LogRecordExporter
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from turnout import __version__
 from turnout.core.tracing import Allowance
@@ -28,7 +26,7 @@ from turnout.telemetry.pipeline import Limits, Pipeline
 from turnout.telemetry.push import Pusher, Schedule
 from turnout.telemetry.records import Records
 from turnout.telemetry.settings import Exporter, Settings
-from turnout.telemetry.spans import ChosenIds, SpanTracer
+from turnout.telemetry.spans import SpanTracer
 
 
 def build(settings: Settings, limits: Limits, service: str, mask: Mask) -> Pipeline:
@@ -52,13 +50,10 @@ def build(settings: Settings, limits: Limits, service: str, mask: Mask) -> Pipel
 def _traces(
     pipeline: Pipeline, resource: Resource, settings: Settings, limits: Limits, exporters: list[SpanExporter]
 ) -> None:
-    ids = ChosenIds()
-    provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
-    for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+    processors = [BatchSpanProcessor(exporter) for exporter in exporters]
     pipeline.tracer = SpanTracer(
-        provider,
-        ids,
+        processors,
+        resource,
         settings.sampling,
         settings.w3c,
         limits.slow_ns,
@@ -67,7 +62,7 @@ def _traces(
         time.time_ns,
         random.Random().getrandbits,  # noqa: S311 - an id tells traces apart, and is no secret
     )
-    pipeline.shutdowns.append(provider.shutdown)
+    pipeline.shutdowns += [processor.shutdown for processor in processors]
 
 
 def _logs(pipeline: Pipeline, resource: Resource, exporters: list[LogRecordExporter]) -> None:

@@ -1,6 +1,8 @@
 """Spans of requests, batches and copies, made when they have ended, from the times that were recorded on their way.
 
 Nothing exists of a request that is not traced. Exporting happens on the SDK's own thread, behind its bounded queue.
+
+What is exported is built at once: a span of the SDK, which could still change, costs the loop eight times as much.
 """
 
 from __future__ import annotations
@@ -9,18 +11,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import structlog
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    SpanContext,
-    SpanKind,
-    StatusCode,
-    TraceFlags,
-    set_span_in_context,
-)
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
 
 from turnout import __version__
@@ -36,6 +31,7 @@ from turnout.telemetry.instruments import MODEL, REVISION, SLOT
 Attributes = dict[str, str | int | float | bool]
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_SAMPLED_HERE = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)  # a trace that begins here has such an id
 # As OpenTelemetry's conventions for servers have it; a client's own mistake is no error of the span.
 _ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 _REASONS = {
@@ -44,31 +40,16 @@ _REASONS = {
     Choice.ONLY: "static",
     Choice.FALLBACK: "error",
 }
+_UNSET = Status(StatusCode.UNSET)
 _LINKS_MAX = 128
 _S = 1e-9
-
-
-class ChosenIds(IdGenerator):
-    """Gives the next span the ids that its request has had since it came."""
-
-    def __init__(self) -> None:
-        self.next = TraceContext(1, 1)
-
-    def generate_trace_id(self) -> int:
-        return self.next.trace_id
-
-    def generate_span_id(self) -> int:
-        return self.next.span_id
-
-    def is_trace_id_random(self) -> bool:
-        return True
 
 
 class SpanTracer:
     """The runtime's Tracer. All but `root` on the loop thread.
 
     Args:
-        provider: with `ids`, and a sampler that takes everything: what comes here is decided.
+        processors: that export; what comes here is decided. Limits are the environment's.
         w3c: whether callers' headers are read.
         time_ns: the time of day.
     """
@@ -77,8 +58,8 @@ class SpanTracer:
 
     def __init__(
         self,
-        provider: TracerProvider,
-        ids: ChosenIds,
+        processors: Sequence[SpanProcessor],
+        resource: Resource,
         sampling: Sampling,
         w3c: bool,
         slow_ns: int,
@@ -88,8 +69,10 @@ class SpanTracer:
         draw: Draw,
     ) -> None:
         self.slow_ns = slow_ns
-        self._tracer = provider.get_tracer(names.SCOPE, __version__, names.SCHEMA_URL)
-        self._ids = ids
+        self._processors = tuple(processors)
+        self._resource = resource
+        self._limits = SpanLimits()
+        self._scope = InstrumentationScope(names.SCOPE, __version__, names.SCHEMA_URL)
         self._sampling = sampling
         self._w3c = w3c
         self._captures = captures
@@ -225,15 +208,25 @@ class SpanTracer:
         remote: bool = False,
         error: str = "",
     ) -> None:
-        self._ids.next = trace
-        context = Context()
-        if trace.parent_id:
-            parent = SpanContext(trace.trace_id, trace.parent_id, remote, _SAMPLED, _state(trace))
-            context = set_span_in_context(NonRecordingSpan(parent), context)
-        span = self._tracer.start_span(name, context, kind, attributes, links, start_ns)
-        if error:
-            span.set_status(StatusCode.ERROR, error)
-        span.end(end_ns)
+        state = _state(trace)
+        parent = SpanContext(trace.trace_id, trace.parent_id, remote, _SAMPLED, state) if trace.parent_id else None
+        most, longest = self._limits.max_span_attributes, self._limits.max_span_attribute_length
+        bounded = longest is not None or (most is not None and most < len(attributes))
+        span = ReadableSpan(
+            name,
+            SpanContext(trace.trace_id, trace.span_id, False, _SAMPLED if trace.parent_id else _SAMPLED_HERE, state),
+            parent,
+            self._resource,
+            BoundedAttributes(most, attributes, True, longest) if bounded else attributes,
+            links=links,
+            kind=kind,
+            status=Status(StatusCode.ERROR, error) if error else _UNSET,
+            start_time=start_ns,
+            end_time=end_ns,
+            instrumentation_scope=self._scope,
+        )
+        for processor in self._processors:
+            processor.on_end(span)
 
 
 def _assignment(outcome: InferenceResponse | ServingError | None) -> Assignment | None:
