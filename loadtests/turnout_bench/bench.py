@@ -17,6 +17,7 @@ from rich.console import Console
 
 from turnout_bench import loops, processes
 from turnout_bench.callers import CHANNEL_OPTIONS, caller
+from turnout_bench.pauses import Pause
 from turnout_bench.peers import Peer
 from turnout_bench.plans import Plan
 from turnout_bench.processes import PROGRAMS, Child
@@ -27,7 +28,6 @@ from zoo import networks
 
 MODELS = ("mlp_small", "mlp_big", "image_small")
 T = TypeVar("T")
-Pause = tuple[int, int]  # monotonic nanoseconds
 
 
 class Bench:

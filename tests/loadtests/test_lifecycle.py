@@ -11,6 +11,7 @@ import pytest
 from turnout_bench.answers import Answer, Question, golden_questions, revision_of, tally
 from turnout_bench.changes import Change, around, percentile_ratio, strayed
 from turnout_bench.figures.loading import lags_ms
+from turnout_bench.pauses import undisturbed, unlike
 from turnout_bench.results import NOT_SENT, OK, UNANSWERED, Trace
 from turnout_bench.samples import sample
 from turnout_bench.witness import Witness
@@ -158,3 +159,16 @@ def test_a_kept_loop_shows_in_proportion_to_its_length() -> None:
     assert np.percentile(loading, 99) == pytest.approx(30, abs=1)
     assert lags((2500, 2540))[0].max() == 0, "outside the load it is not the load's"
     assert lags((0, 0), late_ms=1)[0].max() == 0, "the generator's own"
+
+
+def test_requests_that_met_a_pause_are_left_out() -> None:
+    begun, done = np.asarray([0, 10, 20, 30, 45]), np.asarray([9, 22, 25, 60, 50])
+    assert undisturbed(begun, done, []).all()
+    assert undisturbed(begun, done, [(9, 9), (21, 22), (55, 56)]).tolist() == [False, False, False, False, True]
+    assert undisturbed(begun, done, [(26, 29)]).all(), "nobody waited"
+
+
+def test_sides_of_which_different_shares_are_left_out_cannot_be_compared() -> None:
+    assert unlike({"of on": 0.05, "of off": 0.06}) == ()
+    (doubt,) = unlike({"of on": 0.05, "of off": 0.08})
+    assert "8.0% of the requests of off are left out, but 5.0% of those of on" in doubt

@@ -46,8 +46,10 @@ async def _stream(bench: Bench) -> Measured:
         return lambda: bench.closed(server, "mlp_small", CLIENTS, mode=mode)
 
     contestants = {mode: measured(mode) for mode in MODES}
-    runs = await bench.rounds({**contestants, **bench.peers_closed("mlp_small", CLIENTS, mode="stream")})
-    return replace(cpu_over(runs, "client pool", "client calls"), doubts=doubts(runs))
+    decide = {mode: contestants.pop(mode) for mode in ("client pool", "client calls")}
+    runs = await bench.rounds({**decide, **bench.peers_closed("mlp_small", CLIENTS, mode="stream")})
+    runs |= await bench.rounds(contestants, bench.plan.confirm_rounds)
+    return replace(cpu_over(runs, *decide), doubts=doubts(runs))
 
 
 FIGURES = (

@@ -24,6 +24,7 @@ from turnout_bench.changes import Change, around, percentile_ratio, strayed
 from turnout_bench.figures.figure import Figure, Measured
 from turnout_bench.hdr import Histogram
 from turnout_bench.managed import BESIDE, LIVE, SMALL, VERSIONS, Operator, managed_server
+from turnout_bench.pauses import Pause, undisturbed, unlike
 from turnout_bench.plans import Plan
 from turnout_bench.ratios import Estimate, estimate
 from turnout_bench.results import OK, BenchError, Run, Trace
@@ -52,6 +53,7 @@ class Moved:
     strayed: int  # answers of a revision that had lost all traffic before the request left
     miscounted: int  # answers that the server counts and no client got, or the reverse
     counted: dict[str, int]  # answers by revision, by the server
+    pauses: Sequence[Pause]
 
 
 async def moved(bench: Bench) -> Moved:
@@ -69,20 +71,22 @@ async def _move(bench: Bench) -> Moved:
     async with Operator(server.admin_address) as operator:
         await operator.swap(LIVE)
         before = await operator.answers()
-        async with witness:
+        async with witness, bench.pauses() as pauses_so_far:
             driving = asyncio.ensure_future(_drive(operator, bench.plan))
             try:
                 run = await loops.open_loop(witness, schedule, seconds=seconds)
                 made = await driving
             finally:
                 driving.cancel()
+            pauses = await pauses_so_far()
         counted = {revision: now - before.get(revision, 0) for revision, now in (await operator.answers()).items()}
     trace = traced(run)
     heard = witness.heard(len(schedule))
     told = tally(asked, trace.outcomes, heard, witness.strays)
     named = [revision_of(answers[0]) if answers else "" for answers in heard]
     missed = sum(abs(counted.get(name, 0) - told.by_revision.get(name, 0)) for name in {*counted, *told.by_revision})
-    return Moved(run, made, told, strayed(trace.sent_ns, trace.done_ns, named, made), missed, counted)
+    astray = strayed(trace.sent_ns, trace.done_ns, named, made)
+    return Moved(run, made, told, astray, missed, counted, pauses)
 
 
 async def _drive(operator: Operator, plan: Plan) -> list[Change]:
@@ -126,25 +130,43 @@ async def _failed(bench: Bench) -> Measured:
 async def _p99_ratio(bench: Bench) -> Measured:
     got = await moved(bench)
     trace = traced(got.run)
+    inside, belongs = around(trace.due_ns, got.changes, MARGIN_MS * 10**6)
+    latency_ms = (trace.done_ns - trace.due_ns) / 1e6
     counted = np.asarray(trace.outcomes) == OK
     counted &= trace.due_ns >= trace.due_ns[0] + int(_LEAD_S / 2 * 1e9)  # first calls are slow, and far from changes
-    due_ns = trace.due_ns[counted]
-    latency_ms = (trace.done_ns[counted] - due_ns) / 1e6
-    inside, belongs = around(due_ns, got.changes, MARGIN_MS * 10**6)
-    sides = {"around": latency_ms[inside], "between": latency_ms[~inside]}
+    calm = counted & undisturbed(trace.due_ns, trace.done_ns, got.pauses)
+    if not calm.any():
+        raise BenchError("every request met a pause of the machine: too much else runs on it")
+    sides = {"around": inside, "between": ~inside}
+    left_out = {side: 1 - _count(calm & of) / max(_count(counted & of), 1) for side, of in sides.items()}
     took_ms = [(change.done_ns - change.sent_ns) / 1e6 for change in got.changes]
     absolute: dict[str, Any] = {
-        **{side: {"requests": len(values), **_percentiles(values)} for side, values in sides.items()},
+        **{
+            side: {
+                "requests": _count(calm & of),
+                "left_out_share": left_out[side],
+                **_percentiles(latency_ms[calm & of]),
+            }
+            for side, of in sides.items()
+        },
         "change_ms": statistics.median(took_ms),
         "change_ms_max": max(took_ms),
     }
     raw = {
         "changes": [asdict(change) for change in got.changes],
         "begin_ns": int(trace.due_ns[0]),
-        "latency_hdr_us": {side: Histogram.of_ns(values * 1e6).encode() for side, values in sides.items()},
+        "pauses": got.pauses,
+        "latency_hdr_us": {
+            side: Histogram.of_ns(latency_ms[counted & of] * 1e6).encode() for side, of in sides.items()
+        },
     }
-    doubts = _late(got) + _spoiled(got, float(np.percentile(latency_ms, 99)))
-    return Measured(percentile_ratio(latency_ms, inside, belongs), absolute, raw, doubts)
+    p99_ms = float(np.percentile(latency_ms[calm], 99))
+    doubts = _late(got) + _spoiled(got, p99_ms) + unlike({f"{side} changes": left_out[side] for side in sides})
+    return Measured(percentile_ratio(latency_ms[calm], inside[calm], belongs[calm]), absolute, raw, doubts)
+
+
+def _count(mask: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
 
 
 async def _rollback(bench: Bench) -> Measured:

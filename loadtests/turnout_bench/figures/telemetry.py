@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from turnout_bench import loops, schedules
-from turnout_bench.bench import Bench, Pause
+from turnout_bench.bench import Bench
 from turnout_bench.callers import UnaryCaller
 from turnout_bench.changes import percentile_ratio
 from turnout_bench.figures.figure import Figure, Measured, cpu_over, doubts, raw
 from turnout_bench.figures.lifecycle import traced
+from turnout_bench.pauses import Pause, undisturbed, unlike
 from turnout_bench.processes import PROGRAMS, Child
 from turnout_bench.ratios import Estimate
 from turnout_bench.results import BenchError, Run
@@ -33,7 +34,6 @@ _MODEL = "mlp_small"
 _CLIENTS = 32
 _RATE = 100.0  # requests per second of the open loop: neither side is ever near its limit
 _SLICE_S = 2.0
-_SHARES_APART_MAX = 0.02  # of requests left out
 _SCRAPE_S = 5.0  # three times as often as Prometheus is usually told to
 _ACCEPT = {"Accept": "application/openmetrics-text; version=1.0.0", "Accept-Encoding": "gzip"}
 
@@ -127,10 +127,8 @@ async def _nowhere(bench: Bench) -> Measured:
         }
         for name, each in latency_ms.items()
     }
-    shares = [float(each["left_out_share"]) for each in absolute.values()]
-    apart = (f"of one server {max(shares):.1%} of the requests were left out, of another {min(shares):.1%}",)
-    doubtful = max(shares) - min(shares) > _SHARES_APART_MAX
-    return Measured(worst, absolute, {"pauses": pauses, **raw(runs)}, apart if doubtful else ())
+    doubts = unlike({f"of {name}": float(each["left_out_share"]) for name, each in absolute.items()})
+    return Measured(worst, absolute, {"pauses": pauses, **raw(runs)}, doubts)
 
 
 @contextmanager
@@ -156,10 +154,8 @@ def _p99_ratio(over: Sequence[NDArray[np.float64]], under: Sequence[NDArray[np.f
 
 def _latency_ms(run: Run, pauses: Sequence[Pause]) -> NDArray[np.float64]:
     trace = traced(run)
-    counts = np.ones(len(trace.sent_ns), np.bool_)
-    for begin_ns, end_ns in pauses:
-        counts &= (trace.done_ns < begin_ns) | (trace.sent_ns > end_ns)
-    latency_ms: NDArray[np.float64] = (trace.done_ns - trace.sent_ns)[counts] / 1e6
+    calm = undisturbed(trace.sent_ns, trace.done_ns, pauses)
+    latency_ms: NDArray[np.float64] = (trace.done_ns - trace.sent_ns)[calm] / 1e6
     return latency_ms
 
 
