@@ -88,12 +88,12 @@ class StreamPool:
     ) -> pb.ModelInferResponse | None:
         try:
             if self._places.locked():  # a timeout costs more than all else here
+                self._live(loop.time())
                 async with asyncio.timeout_at(deadline):
                     await self._places.acquire()
             else:
                 await self._places.acquire()
         except TimeoutError:
-            self._live(loop.time())
             raise InferenceError("DEADLINE_EXCEEDED", "no place in a stream became free in time") from None
         # Nothing awaits from here until the request is sent: whoever has sent gives the place back.
         try:

@@ -90,9 +90,7 @@ class StreamPool:
             stream.close()
 
     def _attempt(self, request: InferRequest, deadline: float) -> pb.ModelInferResponse | None:
-        if not self._places.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            with self._lock:
-                self._live(time.monotonic())
+        if not self._places.acquire(blocking=False) and not self._wait_for_place(deadline):
             raise InferenceError("DEADLINE_EXCEEDED", "no place in a stream became free in time")
         # Whoever has sent gives the place back.
         future: Future[pb.ModelInferResponse] = Future()
@@ -115,6 +113,11 @@ class StreamPool:
         except FutureTimeout:
             future.cancel()
             raise InferenceError("DEADLINE_EXCEEDED", "no answer came in time") from None
+
+    def _wait_for_place(self, deadline: float) -> bool:
+        with self._lock:
+            self._live(time.monotonic())
+        return self._places.acquire(timeout=max(deadline - time.monotonic(), 0))
 
     def _pick(self, now: float) -> _Stream:
         """The least loaded stream, or a new one while all have something to do and there may be more."""
