@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from turnout.core.errors import LoadError
 
 _SETTLED_NS = 1_000_000_000  # kernels and file systems tell times as coarse as that
+_KEPT_NS = 60_000_000_000  # coarser ones, other machines' clocks, and pages that were mapped to be written
 
 Identity = tuple[int, int, int, int, int]  # device, inode, size, and when content and inode changed
 
@@ -31,7 +32,8 @@ class HashedFile:
 
 
 class Hashes:
-    """Hashes files, and knows the last `kept_max` of them again that are settled. Threads may share it."""
+    """Hashes files, and knows the last `kept_max` of them again that had not changed for a minute. Threads may share
+    it."""
 
     def __init__(self, kept_max: int = 0) -> None:
         self._kept_max = kept_max
@@ -52,8 +54,9 @@ class Hashes:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if identity(fd) != before:
             raise LoadError(f"'{name}' changed while it was read: move files into place when they are complete")
-        read = HashedFile(name, before[2], sha256, before, started_ns - max(before[3:]) > _SETTLED_NS)
-        if read.settled and self._kept_max:
+        age_ns = started_ns - max(before[3:])
+        read = HashedFile(name, before[2], sha256, before, age_ns > _SETTLED_NS)
+        if age_ns > _KEPT_NS and self._kept_max:
             self._kept[before] = read
             for oldest in list(self._kept)[: -self._kept_max]:
                 self._kept.pop(oldest, None)  # another thread may have done so
