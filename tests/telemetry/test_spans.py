@@ -101,11 +101,17 @@ def test_a_trace_that_begins_here_says_that_its_id_is_random() -> None:
 
 
 def test_the_environment_s_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4")
-    assert attributes(Told().server(response(), "OK"))["turnout.model.name"] == "digi"
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4")
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3")
-    span = Told().server(response(), "OK")
-    assert len(attributes(span)) == 3 and span.dropped_attributes > 0
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "2")
+    told = Told()
+    server = told.server(response(), "OK")
+    assert len(attributes(server)) == 3 and server.dropped_attributes > 0
+    assert {value for value in attributes(server).values() if isinstance(value, str)} == {"digi", "gree"}
+    told.tracer.batch_ended(EndedBatch(TRACE, REVISION, [TraceContext(1, span) for span in (2, 3, 4)], 3, 3, 1, 2))
+    batch = told.spans()["turnout.batch"]
+    assert [link.context.span_id for link in batch.links] == [3, 4] and batch.dropped_links == 1
+    assert [dict(link.attributes or {}) for link in batch.links] == [{"turnout.link.kind": "batc"}] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ What is exported is built at once: a span of the SDK, which could still change, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import structlog
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor
+from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
@@ -210,15 +212,14 @@ class SpanTracer:
     ) -> None:
         state = _state(trace)
         parent = SpanContext(trace.trace_id, trace.parent_id, remote, _SAMPLED, state) if trace.parent_id else None
-        most, longest = self._limits.max_span_attributes, self._limits.max_span_attribute_length
-        bounded = longest is not None or (most is not None and most < len(attributes))
+        limits = self._limits
         span = ReadableSpan(
             name,
             SpanContext(trace.trace_id, trace.span_id, False, _SAMPLED if trace.parent_id else _SAMPLED_HERE, state),
             parent,
             self._resource,
-            BoundedAttributes(most, attributes, True, longest) if bounded else attributes,
-            links=links,
+            _bounded(attributes, limits.max_span_attributes, limits.max_span_attribute_length),
+            links=self._links(links) if links else (),
             kind=kind,
             status=Status(StatusCode.ERROR, error) if error else _UNSET,
             start_time=start_ns,
@@ -227,6 +228,19 @@ class SpanTracer:
         )
         for processor in self._processors:
             processor.on_end(span)
+
+    def _links(self, links: Sequence[Link]) -> Sequence[Link]:
+        limits = self._limits
+        most, longest = limits.max_link_attributes, limits.max_attribute_length
+        bounded = [Link(link.context, _bounded(link.attributes or {}, most, longest)) for link in links]
+        return bounded if limits.max_links is None else BoundedList.from_seq(limits.max_links, bounded)
+
+
+def _bounded(attributes: Mapping[str, Any], most: int | None, longest: int | None) -> Mapping[str, Any]:
+    """As it is, where the SDK's limits do not cut it."""
+    if longest is None and (most is None or len(attributes) <= most):
+        return attributes
+    return BoundedAttributes(most, attributes, True, longest)
 
 
 def _assignment(outcome: InferenceResponse | ServingError | None) -> Assignment | None:
