@@ -119,7 +119,7 @@ def test_golden_classes_may_be_missed_by_the_budget(rows: int, wrong: int, least
     [
         ([1.0, 2.0], [1.0, 2.05], ""),
         ([1.0, 2.0], [1.0, 2.5], "differs by 0.25 of its largest element"),
-        ([1.0, 2.0], [1.0, np.nan], "1 elements are finite on one side only"),
+        ([1.0, 2.0], [1.0, np.nan], "1 elements are not finite and not the same"),
         ([1.0, 2.0], [1.0, 2.0, 3.0], "has shape"),
         ([1, 2], [1, 2], ""),
         ([1, 2, 3, 4], [1, 5, 6, 4], "differs in 2 of 4 elements"),

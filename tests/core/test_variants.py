@@ -190,7 +190,10 @@ def test_what_just_keeps_its_budget_stands() -> None:
     [
         (replace(SCORES, top1_agreement=0.98996), "output 'scores': top-1 agreement is 0.98996, the limit is 0.99"),
         (replace(SCORES, top1_agreement=None), "output 'scores': its top-1 agreement was not measured"),
-        (replace(SCORES, nonfinite=2), "output 'scores': 2 elements are finite on one side only, the limit is 0"),
+        (
+            replace(SCORES, nonfinite=2),
+            "output 'scores': 2 elements are not finite and not the same, the limit is 0",
+        ),
         (replace(SCORES, rows=0), "output 'scores': no row was compared"),
         (replace(LABELS, agreement=0.5), "output 'label': agreement is 0.5, the limit is 0.99"),
         (replace(LABELS, agreement=None), "output 'label': its agreement was not measured"),

@@ -41,7 +41,7 @@ def _shaped(want: Array, have: Array | None) -> Array:
 
 def _held(output: OutputParity, elements: int, budget: Budget) -> GateResult:
     if output.nonfinite:
-        message = f"output '{output.name}': {output.nonfinite} elements are finite on one side only"
+        message = f"output '{output.name}': {output.nonfinite} elements are not finite and not the same"
         return GateResult(Gate.GOLDEN, Verdict.FAIL, message, output.nonfinite, 0)
     match output.kind:
         case Kind.VALUES:

@@ -170,7 +170,7 @@ def _failures(output: OutputParity, budget: Budget) -> list[str]:
     if not output.rows:
         found.append("no row was compared")
     if output.nonfinite:
-        found.append(f"{output.nonfinite} elements are finite on one side only, the limit is 0")
+        found.append(f"{output.nonfinite} elements are not finite and not the same, the limit is 0")
     match output.kind:
         case Kind.SCORES:
             found += _short("top-1 agreement", output.top1_agreement, budget.agreement_min)
