@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,18 +81,16 @@ class Bench:
     async def pauses(self) -> AsyncIterator[Callable[[], Awaitable[list[Pause]]]]:
         """Watches both cores; asked, says when one of the two was not to be had since the last time."""
         program = [str(PROGRAMS / "pauses.py")]
-        watchers = [Child("pauses", program, core) for core in {self.server_core, self.generator_core}]
+        async with AsyncExitStack() as stack:
+            watchers = []
+            for core in {self.server_core, self.generator_core}:
+                watchers.append(await processes.started(Child("pauses", program, core)))
+                stack.callback(watchers[-1].stop)
 
-        async def ask() -> list[Pause]:
-            return [pause for watcher in watchers for pause in await asyncio.to_thread(watcher.ask)]
+            async def ask() -> list[Pause]:
+                return [pause for watcher in watchers for pause in await asyncio.to_thread(watcher.ask)]
 
-        for watcher in watchers:
-            await processes.started(watcher)
-        try:
             yield ask
-        finally:
-            for watcher in watchers:
-                watcher.stop()
 
     async def turnout(self, name: str = "turnout", *flags: str) -> Child:
         """The server with its defaults, or with some flags, and every model of MODELS."""

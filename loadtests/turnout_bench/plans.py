@@ -79,7 +79,7 @@ FULL = Plan(
     shadow_s=5.0,
     left_out=frozenset(
         {
-            "telemetry_p99_ratio",  # five minutes, for four collectors that fail in different ways
+            "telemetry_p99_ratio",  # minutes, for four collectors that fail in different ways
             *("int8_throughput_ratio_digits", "int8_throughput_ratio_digits_cnn"),  # so small that calls decide
         }
     ),

@@ -46,9 +46,13 @@ async def _stream(bench: Bench) -> Measured:
         return lambda: bench.closed(server, "mlp_small", CLIENTS, mode=mode)
 
     contestants = {mode: measured(mode) for mode in MODES}
-    decide = {mode: contestants.pop(mode) for mode in ("client pool", "client calls")}
-    runs = await bench.rounds({**decide, **bench.peers_closed("mlp_small", CLIENTS, mode="stream")})
-    runs |= await bench.rounds(contestants, bench.plan.confirm_rounds)
+    peers = bench.peers_closed("mlp_small", CLIENTS, mode="stream")
+    runs = await bench.rounds({**contestants, **peers}, bench.plan.confirm_rounds)
+    decide = ("client pool", "client calls")
+    if further := bench.plan.rounds - bench.plan.confirm_rounds:
+        without = {**{mode: contestants[mode] for mode in decide}, **peers}
+        for name, more in (await bench.rounds(without, further)).items():
+            runs[name] += more
     return replace(cpu_over(runs, *decide), doubts=doubts(runs))
 
 

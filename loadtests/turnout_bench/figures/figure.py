@@ -61,7 +61,7 @@ def cpu_over(runs: Mapping[str, Sequence[Run]], over: str, under: str) -> Measur
 
 def medians(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float | None]]:
     """Of each contestant's rounds. A peer that gave no right answer has none."""
-    return {name: _medians(each) for name, each in runs.items()}
+    return {name: medians_of(each) for name, each in runs.items()}
 
 
 def raw(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[dict[str, Any]]]:
@@ -80,7 +80,7 @@ def doubts(runs: Mapping[str, Sequence[Run]]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _medians(runs: Sequence[Run]) -> dict[str, float | None]:
+def medians_of(runs: Sequence[Run]) -> dict[str, float | None]:
     answered = [run for run in runs if run.ok]
     if not answered:
         return {"answers_per_second": 0.0}

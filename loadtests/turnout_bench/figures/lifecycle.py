@@ -33,6 +33,7 @@ from zoo.samples import DIGITS
 
 RATE = 400.0  # requests per second: some 40 fall into each window, and neither side is near its limits
 UNARY, STREAMS = 4, 2  # clients
+P99_RATIO_MAX = 1.5
 MARGIN_MS = 50  # around a change, before it is sent and after it is done
 OWN_LAG_SHARE_MAX = 0.25  # of the p99
 _LEAD_S = 1.0  # of traffic before the first change, and half of it after the last
@@ -139,6 +140,8 @@ async def _p99_ratio(bench: Bench) -> Measured:
         raise BenchError("every request met a pause of the machine: too much else runs on it")
     sides = {"around": inside, "between": ~inside}
     left_out = {side: 1 - _count(calm & of) / max(_count(counted & of), 1) for side, of in sides.items()}
+    ratio = percentile_ratio(latency_ms[calm], inside[calm], belongs[calm])
+    with_pauses = percentile_ratio(latency_ms[counted], inside[counted], belongs[counted])
     took_ms = [(change.done_ns - change.sent_ns) / 1e6 for change in got.changes]
     absolute: dict[str, Any] = {
         **{
@@ -149,6 +152,7 @@ async def _p99_ratio(bench: Bench) -> Measured:
             }
             for side, of in sides.items()
         },
+        "ratio_with_pauses": with_pauses.value,
         "change_ms": statistics.median(took_ms),
         "change_ms_max": max(took_ms),
     }
@@ -162,7 +166,9 @@ async def _p99_ratio(bench: Bench) -> Measured:
     }
     p99_ms = float(np.percentile(latency_ms[calm], 99))
     doubts = _late(got) + _spoiled(got, p99_ms) + unlike({f"{side} changes": left_out[side] for side in sides})
-    return Measured(percentile_ratio(latency_ms[calm], inside[calm], belongs[calm]), absolute, raw, doubts)
+    if ratio.value <= P99_RATIO_MAX < with_pauses.value:
+        doubts += (f"with the requests that met pauses of the machine it is {with_pauses.value:.3g}",)
+    return Measured(ratio, absolute, raw, doubts)
 
 
 def _count(mask: NDArray[np.bool_]) -> int:
@@ -260,7 +266,7 @@ FIGURES = (
         "swap_p99_ratio",
         f"p99 of requests due within {MARGIN_MS} ms of a swap or rollback over p99 of those between them",
         "lower",
-        1.5,
+        P99_RATIO_MAX,
         _p99_ratio,
     ),
     Figure(

@@ -34,6 +34,7 @@ from turnout_bench.schedules import Schedule
 MODEL = "fixed"
 SERVICE_MS = 10
 LOADS = (0.3, 0.5, 0.7)
+ERROR_MAX = 0.05
 _ALONE_MAX = 100
 _CLIENTS = 8
 
@@ -53,7 +54,7 @@ class Served:
     Attributes:
         wait_ms: the mean time in the server's queue.
         service_ns: how long the model ran for each request.
-        paused_ns: for how long a core was not to be had meanwhile.
+        paused_ns: for how long the two cores were not to be had meanwhile, in total.
     """
 
     seed: int
@@ -93,7 +94,13 @@ async def _measure(bench: Bench) -> Measured:
     absolute = {f"load_{load}": _absolute(calm[load], errors[load], usual) for load in LOADS}
     rounds = [{"load": load, **_raw(one, usual)} for load in LOADS for one in served[load]]
     worst = max(errors.values(), key=lambda error: error.value)
-    return Measured(worst, absolute, {"usual": asdict(usual), "idle_ns": idle_ns, "rounds": rounds})
+    # A run is as long as the model and the machine make it, but the executor also waits for the interpreter at its end.
+    doubts = tuple(
+        f"{name}: with one time for all runs the error is {each['error_if_all_ran_as_usual']:.3g}"
+        for name, each in absolute.items()
+        if each["error_if_all_ran_as_usual"] > ERROR_MAX
+    )
+    return Measured(worst, absolute, {"usual": asdict(usual), "idle_ns": idle_ns, "rounds": rounds}, doubts)
 
 
 def _raw(served: Served, usual: Usual) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def _absolute(served: Sequence[Served], error: Estimate, usual: Usual) -> dict[s
         "error_if_all_ran_as_usual": statistics.median(one.error(usual_ns, usual) for one in served),
         "service_p50_ms": usual_ns / 1e6,
         "service_p99_ms": float(np.percentile(service_ns, 99)) / 1e6,
-        "paused_share": sum(one.paused_ns for one in served) / 1e9 / sum(one.run.seconds for one in served),
+        "paused_ms": statistics.median(one.paused_ns for one in served) / 1e6,
         "handoff_ms": usual.handoff_ns / 1e6,
         "idle_ms": usual.idle_ns / 1e6,
     }
@@ -176,7 +183,7 @@ FIGURES = (
         "md1_wait_error",
         "relative error of the mean wait against Lindley's recursion, the worst of three loads: fixed service 10 ms",
         "lower",
-        0.05,
+        ERROR_MAX,
         _measure,
     ),
 )
