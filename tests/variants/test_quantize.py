@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -339,6 +340,18 @@ def test_a_model_beyond_the_limit_of_one_file(
     monkeypatch.setattr(graphs, "BYTES_MAX", 1000)
     assert "the model has 69495 bytes with its weights, turnout quantize takes at most 1000" in quantize().err
     assert names(folder) == set()
+
+
+def test_a_second_interruption_does_not_disturb_what_the_first_one_ends() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command._stop(signal.SIGINT, None)
+        for number in before:
+            os.kill(os.getpid(), number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -98,6 +98,28 @@ def test_one_process_at_a_time_makes_a_variant(folder: Path, made: Path) -> None
     assert names(folder) == ["model.int8.json", "model.int8.onnx"]
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_interruption_within_the_claim_leaves_nothing_but_what_another_run_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """A signal that comes during a system call is told when that has returned."""
+    target, opens = Target(folder, "model.onnx", "int8"), os.open
+
+    def interrupted(*arguments: int) -> int:
+        monkeypatch.undo()
+        os.close(opens(*arguments))  # type: ignore[arg-type]
+        raise KeyboardInterrupt(2)
+
+    with open(folder / ".model.int8.onnx.part", "w") as other:
+        if taken:
+            fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(os, "open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            target.claim(overwrite=False)
+        target.release()
+        assert names(folder) == ([".model.int8.onnx.part"] if taken else [])
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interruption_within_a_renaming_leaves_neither(
     folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch, there: bool
@@ -146,6 +168,7 @@ def test_a_claim_that_comes_as_another_run_ends_touches_nothing(
     first.claim(overwrite=False)
 
     def late(fd: int, how: int) -> None:
+        monkeypatch.undo()
         first.write(made, dict)
         first.release()
         lock(fd, how)

@@ -97,7 +97,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _stop(number: int, _: object) -> NoReturn:
-    """As Ctrl-C ends a program: by what lets temporary files be removed."""
+    """As Ctrl-C ends a program: by what lets temporary files be removed. A second one does not disturb that."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt(number)
 
 

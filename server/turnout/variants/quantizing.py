@@ -105,8 +105,8 @@ def quantize(version: Version, order: Order, backend: Backend, progress: Progres
     """
     check_recipe(order.recipe)
     target = Target(version.folder, version.filename, order.variant)
-    target.claim(order.overwrite)
     try:
+        target.claim(order.overwrite)
         with tempfile.TemporaryDirectory(prefix="turnout-quantize-") as folder:
             return _Work(version, order, backend, progress, Path(folder)).run(target)
     finally:

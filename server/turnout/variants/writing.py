@@ -50,6 +50,10 @@ class Target:
             self._fd = os.open(self._part, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         except OSError as error:
             raise self._unwritable(error) from error
+        except BaseException:  # an interruption that came within: the file is there, and its descriptor is lost
+            with contextlib.suppress(OSError):
+                self._fd = os.open(self._part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            raise
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -95,7 +99,7 @@ class Target:
             raise
 
     def release(self) -> None:
-        """Take away what is hidden; may be called twice."""
+        """Take away what is hidden, also where `claim` was interrupted; may be called twice."""
         if self._fd is not None:
             if self._is_ours():
                 _remove(self._part)
@@ -104,10 +108,11 @@ class Target:
             self._fd = None
 
     def _is_ours(self) -> bool:
-        """Whether the hidden file is still the one that this claim has locked."""
+        """Whether the hidden file is still the one that this claim has locked, or now locks."""
         if self._fd is None:
             return False
         try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return os.path.samestat(os.fstat(self._fd), os.lstat(self._part))
         except OSError:
             return False
