@@ -187,7 +187,7 @@ def test_a_lost_connection_is_taken_up_again(green: FakeAdmin) -> None:
         watching = threading.Thread(target=lambda: done.append(turnoutctl("-e", fake.address, *WATCH, "--count", "2")))
         watching.start()
         told(fake, summary(2)).join()
-        until(lambda: fake.shadows.watching)
+        until(lambda: fake.shadows.sent)
     with serving(fake, int(fake.address.rpartition(":")[2])):
         told(fake, summary(3), watches=2).join()
         watching.join()

@@ -22,6 +22,7 @@ class FakeShadows:
     Attributes:
         now: what each watch begins with.
         watching: how many watches have begun.
+        sent: events that have left for somebody who watches.
         known: inference ids of which answers are remembered.
         labels: those that were accepted.
     """
@@ -29,6 +30,7 @@ class FakeShadows:
     def __init__(self) -> None:
         self.now: list[pb.ShadowSummary] = []
         self.watching = 0
+        self.sent = 0
         self.known: set[str] = set()
         self.labels: dict[str, str] = {}
         self._events: list[pb.ComparisonEvent] = []
@@ -49,7 +51,10 @@ class FakeShadows:
             with self._told:
                 self._told.wait(0.05)
                 fresh, seen = self._events[seen:], len(self._events)
-            yield from (event for event in fresh if request.slot in ("", _slot(event)))
+            for event in fresh:
+                if request.slot in ("", _slot(event)):
+                    yield event
+                    self.sent += 1
 
     def record(self, request: feedback_pb2.RecordFeedbackRequest) -> feedback_pb2.RecordFeedbackResponse:
         reply = feedback_pb2.RecordFeedbackResponse()
