@@ -86,19 +86,19 @@ FULL = Plan(
 )
 QUICK = Plan(
     name="quick",
-    rounds=3,
-    seconds=0.5,
-    warmup_s=0.15,
-    reference_s=0.3,
-    virtual_requests=400,
-    virtual_seeds=3,
+    rounds=2,
+    seconds=0.4,
+    warmup_s=0.1,
+    reference_s=0.2,
+    virtual_requests=200,
+    virtual_seeds=2,
     confirm_rounds=1,
-    confirm_s=1.0,
-    saturation_s=0.4,
+    confirm_s=0.6,
+    saturation_s=0.3,
     clients_max=32,
     sweep_loads=(0.5, 0.7),
-    sweep_s=1.0,
-    fixed_s=0.8,
+    sweep_s=0.6,
+    fixed_s=0.4,
     ceiling_s=0.5,
     swaps=20,
     rollbacks=5,
@@ -109,7 +109,7 @@ QUICK = Plan(
         {
             *("swap_failed", "swap_p99_ratio", "rollback_ms", "load_loop_lag_ms"),
             *("shadow_p99_ratio", "telemetry_cpu_ratio", "telemetry_p99_ratio"),
-            *_int8("mlp_big", "resnet50"),
+            *_int8("digits", "digits_cnn", "mlp_big", "resnet50"),
         }
     ),
 )
