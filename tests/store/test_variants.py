@@ -201,24 +201,18 @@ def test_everything_that_is_there_is_offered(model: Path) -> None:
     assert [each.problem != "" for each in repository.offered("scale")] == [True, False], "no version, no variants"
 
 
-def test_a_list_reads_only_what_is_new_and_a_load_reads_all(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[object] = []
-    real = hashlib.file_digest
-
-    def counting(file: object, name: str) -> object:
-        read.append(file)
-        return real(file, name)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(hashlib, "file_digest", counting)
+def test_a_list_reads_only_what_is_new_and_a_load_reads_all(
+    model: Path, hashed: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     later_ns = time.time_ns() + 10**12
     monkeypatch.setattr(time, "time_ns", lambda: later_ns)  # no file has changed lately
     add(model, "int8")
     repository = Repository(model.parents[2])
 
     def files_read() -> int:
-        read.clear()
+        hashed.clear()
         listed = repository.offered("scale")
-        count = len(read)
+        count = len(hashed)
         assert [each.revision.digest for each in listed] == [
             manifest_of(model).digest,
             manifest_of(model, "int8").digest,
@@ -231,10 +225,10 @@ def test_a_list_reads_only_what_is_new_and_a_load_reads_all(model: Path, monkeyp
     later_ns = model.stat().st_ctime_ns  # changed just now: it could change again within one tick
     Path(model).touch()
     assert [files_read(), files_read()] == [1, 1]
-    read.clear()
+    hashed.clear()
     repository.find("scale", 1)
     repository.find("scale", 1)
-    assert len(read) == 2
+    assert len(hashed) == 2
 
 
 def test_a_model_file_in_a_folder_has_variants_there(tmp_path: Path) -> None:
